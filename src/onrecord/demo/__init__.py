@@ -1,0 +1,1 @@
+"""A small real model to try onrecord with."""

@@ -1,0 +1,237 @@
+"""Every error onrecord can raise on purpose: its class, its stable code and its sentence.
+
+There is no HTTP here: `onrecord.http.problems` gives each class its status.
+
+    OnrecordError
+    ├── StartupError               the server or command cannot start; shown to the operator
+    │   ├── SettingsError
+    │   ├── ModelDirectoryError    names the file, the field and the remedy
+    │   │   └── UntrustedModelError
+    │   └── DatabaseError          unreachable, or its tables are not the ones this version needs
+    └── CallError                  the answer to a call; shown to the caller
+        ├── MalformedJson
+        ├── InvalidInput           every bad field at once, as `faults`
+        ├── Unauthenticated
+        ├── Forbidden
+        ├── NotFound
+        ├── MethodNotAllowed
+        ├── Conflict
+        ├── BodyTooLarge
+        ├── BodyTimeout
+        ├── UnsupportedMediaType
+        ├── Unanswerable           the input fits the schema, yet the model has no answer to it
+        ├── TooManyRequests
+        ├── ModelFailed
+        └── Unavailable            the record cannot be written or read, or the server is full
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+__all__ = [
+    "BodyTimeout",
+    "BodyTooLarge",
+    "CallError",
+    "Conflict",
+    "DatabaseError",
+    "Fault",
+    "Forbidden",
+    "InvalidInput",
+    "MalformedJson",
+    "MethodNotAllowed",
+    "ModelDirectoryError",
+    "ModelFailed",
+    "NotFound",
+    "OnrecordError",
+    "SettingsError",
+    "StartupError",
+    "TooManyRequests",
+    "Unanswerable",
+    "Unauthenticated",
+    "Unavailable",
+    "UnsupportedMediaType",
+    "UntrustedModelError",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One thing wrong with one field of an input.
+
+    `pointer` is an RFC 6901 JSON pointer into the body ("/age", "/rows/3/age"); `code` is stable
+    ("missing", "unknown_field", "wrong_type", "not_finite", "out_of_range", "unknown_category",
+    "not_integral", ...); `detail` is a sentence; `expected` says what would be right; `received`
+    is a short rendering of what came, or None where nothing came.
+    """
+
+    pointer: str
+    code: str
+    detail: str
+    expected: str | None = None
+    received: str | None = None
+
+
+class OnrecordError(Exception):
+    """The root of every error that onrecord raises on purpose."""
+
+
+class StartupError(OnrecordError):
+    """The server or a command cannot start; its text is one clear message for the operator."""
+
+
+class SettingsError(StartupError):
+    """A setting is missing, malformed or contradicts another."""
+
+
+class ModelDirectoryError(StartupError):
+    """A model directory cannot be served.
+
+    `file` is the file at fault, `field` the field inside it (or None), `problem` what is wrong and
+    `remedy` what to do about it.
+    """
+
+    def __init__(self, file: str, field: str | None, problem: str, remedy: str) -> None:
+        self.file = file
+        self.field = field
+        self.problem = problem
+        self.remedy = remedy
+        place = f"{file}: {field}" if field else file
+        super().__init__(f"{place}: {problem}\n  Remedy: {remedy}")
+
+
+class UntrustedModelError(ModelDirectoryError):
+    """Loading the model file would run code that the operator has not agreed to run."""
+
+
+class DatabaseError(StartupError):
+    """The database cannot be used: unreachable, not migrated, or newer than this version."""
+
+
+class CallError(OnrecordError):
+    """The answer to a call that gets no prediction.
+
+    `code` and `title` are stable for the class; `detail` is about this call; `faults` lists every
+    bad field; `retry_after` is in seconds, where trying again can help.
+    """
+
+    code: ClassVar[str] = "error"
+    title: ClassVar[str] = "Error"
+
+    def __init__(
+        self,
+        detail: str,
+        *,
+        faults: tuple[Fault, ...] = (),
+        retry_after: int | None = None,
+    ) -> None:
+        self.detail = detail
+        self.faults = faults
+        self.retry_after = retry_after
+        super().__init__(detail)
+
+
+class MalformedJson(CallError):
+    """The body is not JSON, or not JSON that means one thing only."""
+
+    code = "malformed_json"
+    title = "The body is not valid JSON"
+
+
+class InvalidInput(CallError):
+    """The body is JSON, but some fields do not fit the schema; `faults` has all of them."""
+
+    code = "invalid_input"
+    title = "The input does not fit the schema"
+
+
+class Unauthenticated(CallError):
+    """No token came, or one that is not valid.
+
+    `token_was_sent` decides whether the challenge carries an error code (RFC 6750, section 3.1).
+    """
+
+    code = "unauthenticated"
+    title = "A valid token is needed"
+
+    def __init__(self, detail: str, *, token_was_sent: bool = True) -> None:
+        self.token_was_sent = token_was_sent
+        super().__init__(detail)
+
+
+class Forbidden(CallError):
+    """The caller is known, but may not do this."""
+
+    code = "forbidden"
+    title = "Not allowed"
+
+
+class NotFound(CallError):
+    """There is no such thing, or the caller may not know of it."""
+
+    code = "not_found"
+    title = "Not found"
+
+
+class MethodNotAllowed(CallError):
+    """The address exists, but not for this method."""
+
+    code = "method_not_allowed"
+    title = "Method not allowed"
+
+
+class Conflict(CallError):
+    """The request contradicts what is already there."""
+
+    code = "conflict"
+    title = "Conflict"
+
+
+class BodyTooLarge(CallError):
+    """The body is larger than the server accepts."""
+
+    code = "body_too_large"
+    title = "The body is too large"
+
+
+class BodyTimeout(CallError):
+    """The body did not arrive in time."""
+
+    code = "body_timeout"
+    title = "The body did not arrive in time"
+
+
+class UnsupportedMediaType(CallError):
+    """The body's media type is not one that this address reads."""
+
+    code = "unsupported_media_type"
+    title = "Unsupported media type"
+
+
+class Unanswerable(CallError):
+    """The input fits the schema, yet the model has no answer to it."""
+
+    code = "unanswerable"
+    title = "The model has no answer to this input"
+
+
+class TooManyRequests(CallError):
+    """The caller has used up its rate."""
+
+    code = "too_many_requests"
+    title = "Too many requests"
+
+
+class ModelFailed(CallError):
+    """The model raised an error on an input that fits its schema."""
+
+    code = "model_failed"
+    title = "The model failed"
+
+
+class Unavailable(CallError):
+    """The server cannot do this now: the record is out of reach, or the queue is full."""
+
+    code = "unavailable"
+    title = "Temporarily unavailable"

@@ -1,0 +1,1 @@
+"""How a program asks: routes, bodies and error answers."""

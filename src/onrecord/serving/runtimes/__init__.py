@@ -1,0 +1,1 @@
+"""One module for each model family: rows in, outputs out."""
