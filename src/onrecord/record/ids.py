@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 import uuid_utils
 
 __all__ = [
+    "ID_PATTERN",
     "MAX_ROWS",
     "first_id_at",
     "is_id",
@@ -29,7 +30,8 @@ __all__ = [
 MAX_ROWS = 1 << 20
 """The most rows that one call can have: what fits in the last 20 bits of its id."""
 
-_FORM = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+ID_PATTERN = "^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$"
+_FORM = re.compile(ID_PATTERN)
 
 
 def new_id() -> str:

@@ -1,0 +1,49 @@
+# `make demo` and `make test` do everything on a machine with Python >= 3.11 and make.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMPS := $(VENV)/.stamps
+CONSTRAINTS := $(wildcard constraints/py$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])').txt)
+PIP := $(BIN)/python -m pip install --quiet $(if $(CONSTRAINTS),-c $(CONSTRAINTS))
+
+.PHONY: install dev demo test check bench clean services
+
+install: $(STAMPS)/install ## the package, the common model extras and the `onrecord` command in .venv
+
+$(STAMPS)/venv:
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "onrecord needs Python 3.11 or newer; set PYTHON=")'
+	$(PYTHON) -m venv $(VENV)
+	@mkdir -p $(STAMPS)
+	$(BIN)/python -m pip install --quiet 'pip>=25.1'
+	@touch $@
+
+$(STAMPS)/install: $(STAMPS)/venv pyproject.toml
+	$(PIP) -e '.[models,postgres]'
+	@touch $@
+
+$(STAMPS)/dev: $(STAMPS)/install
+	$(PIP) --group dev
+	@touch $@
+
+dev: $(STAMPS)/dev ## what the tests and checks need, in .venv
+
+demo: install ## train a small real model, serve it, walk through one recorded prediction
+	$(BIN)/onrecord demo
+
+services: ## PostgreSQL and Chromium for the tests, from Debian where they are missing
+	@./tests/install-services.sh
+
+check: dev ## format, lint, types
+	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/ruff check src tests benchmarks
+	$(BIN)/mypy
+
+test: dev services check ## every test, on SQLite and on PostgreSQL
+	$(BIN)/pytest -n auto --dist loadfile
+
+bench: dev ## the benchmark of docs/benchmarks.md
+	@./tests/install-services.sh wrk
+	$(BIN)/python benchmarks/serving.py
+
+clean: ## forget everything that was installed or built
+	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,36 @@
+"""PostgreSQL, set up so that a commit is durable whatever the server's own setting."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import URL, Engine, create_engine, event
+
+from onrecord.errors import DatabaseError
+
+__all__ = ["make"]
+
+
+def make(url: URL, *, threads: int) -> Engine:
+    """Make the engine; raises DatabaseError where psycopg is not installed."""
+    try:
+        engine = create_engine(
+            url.set(drivername="postgresql+psycopg"),
+            connect_args={"connect_timeout": 5, "client_encoding": "utf8"},
+            pool_pre_ping=True,
+            pool_size=threads + 1,
+            pool_timeout=10,
+            hide_parameters=True,
+        )
+    except ImportError as error:
+        raise DatabaseError(
+            "PostgreSQL needs the extra: pip install 'onrecord[postgres]'"
+        ) from error
+    event.listen(engine, "connect", _set_up)
+    return engine
+
+
+def _set_up(connection: Any, _: Any) -> None:
+    connection.autocommit = True
+    connection.execute("SET synchronous_commit TO on")
+    connection.autocommit = False

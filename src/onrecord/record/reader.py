@@ -1,0 +1,159 @@
+"""Queries on the record: one call, a page of calls, all of them in order."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Row, Select, false, func, literal_column, select
+from sqlalchemy.sql.elements import ColumnElement
+
+from onrecord.record.ids import first_id_at, is_id
+from onrecord.record.tables import model_versions, requests, responses, users
+from onrecord.record.text import storable
+
+__all__ = ["Entry", "Filters", "count", "find", "page", "stream"]
+
+_STREAM_ROWS = 1000
+_FIRST_ERROR = 400
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One call on record: what was asked, what was answered, who asked and what answered.
+
+    `model_version` and `model_sha256` are None where no model was reached. The other fields are
+    those of `RecordedCall`; `username` is the name the user has (or had, where deleted).
+    """
+
+    id: str
+    user_id: str
+    username: str
+    model: str
+    model_version_id: int | None
+    model_version: str | None
+    model_sha256: str | None
+    x_request_id: str | None
+    content_type: str | None
+    input: bytes | None
+    received_at: datetime
+    status: int
+    output: bytes
+    error_code: str | None
+    error_fields: tuple[str, ...]
+    duration_us: int
+    responded_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Filters:
+    """Which calls are meant; None does not restrict.
+
+    `model` and `version` are names; `since` (included) and `until` (left out) bound the time a
+    call arrived, to the millisecond.
+    """
+
+    user_id: str | None = None
+    model: str | None = None
+    version: str | None = None
+    status: int | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    x_request_id: str | None = None
+
+
+def find(connection: Connection, request_id: str, user_id: str | None) -> Entry | None:
+    """Return the call with an id, or None; with a `user_id`, only where the call is its own."""
+    if not is_id(request_id):
+        return None
+    query = _where(_entries(), Filters(user_id=user_id)).where(requests.c.id == request_id)
+    row = connection.execute(query).one_or_none()
+    return None if row is None else _entry(row)
+
+
+def page(
+    connection: Connection, filters: Filters, *, limit: int, before: str | None
+) -> list[Entry]:
+    """Return at most `limit` calls, newest first, that are older than the id `before`."""
+    key = _key(filters)
+    query = _where(_entries(), filters).order_by(key.desc()).limit(limit)
+    if before is not None:
+        query = query.where(key < before if is_id(before) else false())
+    return [_entry(row) for row in connection.execute(query)]
+
+
+def count(connection: Connection, filters: Filters) -> int:
+    """Return how many calls there are."""
+    query = _where(select(func.count()).select_from(_joined()), filters)
+    return int(connection.execute(query).scalar_one())
+
+
+def stream(connection: Connection, filters: Filters) -> Iterator[Entry]:
+    """Yield the calls oldest first, reading them a batch at a time."""
+    key = _key(filters)
+    query = _where(_entries(), filters).order_by(key).limit(_STREAM_ROWS)
+    rows = connection.execute(query).all()
+    while rows:
+        yield from map(_entry, rows)
+        if len(rows) < _STREAM_ROWS:
+            return
+        rows = connection.execute(query.where(key > rows[-1].id)).all()
+
+
+def _joined() -> Any:
+    return (
+        requests.join(responses, responses.c.request_id == requests.c.id)
+        .outerjoin(users, users.c.id == requests.c.user_id)
+        .outerjoin(model_versions, model_versions.c.id == requests.c.model_version_id)
+    )
+
+
+def _entries() -> Select[Any]:
+    answer = [column for column in responses.c if column.name != "request_id"]
+    return select(
+        *requests.c,
+        *answer,
+        users.c.username,
+        model_versions.c.version.label("model_version"),
+        model_versions.c.sha256.label("model_sha256"),
+    ).select_from(_joined())
+
+
+def _key(filters: Filters) -> ColumnElement[str]:
+    """Return the id to order by: that of the table whose index the filters can use."""
+    if filters.status is not None and filters.status >= _FIRST_ERROR:
+        return responses.c.request_id
+    return requests.c.id
+
+
+def _where(query: Select[Any], filters: Filters) -> Select[Any]:
+    key = _key(filters)
+    conditions: list[ColumnElement[bool]] = []
+    if filters.user_id is not None:
+        known = is_id(filters.user_id)
+        conditions.append(requests.c.user_id == filters.user_id if known else false())
+    if filters.model is not None:
+        conditions.append(requests.c.model == storable(filters.model))
+    if filters.version is not None:
+        conditions.append(model_versions.c.version == storable(filters.version))
+    if filters.status is not None:
+        conditions.append(responses.c.status == filters.status)
+        if filters.status >= _FIRST_ERROR:
+            # The partial index serves only a query that states its condition literally.
+            conditions.append(responses.c.status >= literal_column(str(_FIRST_ERROR)))
+    if filters.since is not None:
+        conditions.append(key >= first_id_at(filters.since))
+    if filters.until is not None:
+        conditions.append(key < first_id_at(filters.until))
+    if filters.x_request_id is not None:
+        conditions.append(requests.c.x_request_id == storable(filters.x_request_id))
+    return query.where(*conditions)
+
+
+def _entry(row: Row[Any]) -> Entry:
+    values = dict(row._mapping)  # noqa: SLF001 - SQLAlchemy's public name for it
+    values["error_fields"] = tuple(json.loads(values["error_fields"] or "[]"))
+    return Entry(**values)

@@ -1,0 +1,129 @@
+"""SQLite, set up so that a commit is durable and several processes may share the file."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import URL, Connection, Engine, QueuePool, create_engine, event
+
+from onrecord.errors import DatabaseError
+
+__all__ = ["WRITE", "make", "path_of", "require_version", "upgrade_lock"]
+
+WRITE = "onrecord_write"
+"""The execution option of a connection whose transaction begins with the write lock."""
+
+# Older ones can corrupt a WAL file that two connections write or checkpoint at once.
+_OLDEST = (3, 51, 3)
+_SYNCHRONOUS_FULL = 2
+
+# Room for the writer's statements: one for each size of a batch, into two tables.
+_CACHED_STATEMENTS = 256
+
+
+def require_version(version: tuple[int, ...]) -> None:
+    """Raise DatabaseError where a version of SQLite is too old to keep a shared WAL file safe."""
+    if version < _OLDEST:
+        raise DatabaseError(
+            f"SQLite {'.'.join(map(str, version))} can corrupt a file that two connections write; "
+            f"onrecord needs {'.'.join(map(str, _OLDEST))} or newer. "
+            "Install a newer pysqlite3: pip install --upgrade pysqlite3"
+        )
+
+
+def path_of(url: URL) -> Path:
+    """Return the file that a URL names; raises DatabaseError where it names none."""
+    if not url.database or url.database == ":memory:":
+        raise DatabaseError("An SQLite database must be a file: write sqlite:///path/to/file.")
+    return Path(url.database)
+
+
+def make(url: URL, *, threads: int) -> Engine:
+    """Make the engine; it opens the file only once it is asked for a connection."""
+    from pysqlite3 import dbapi2
+
+    require_version(dbapi2.sqlite_version_info)
+    path = path_of(url)
+
+    def connect() -> Any:
+        # SQLite would make a missing file, readable by all; only an upgrade may make it.
+        if not path.exists():
+            raise DatabaseError(
+                f"There is no database at {path}. Make it with: onrecord db upgrade"
+            )
+        connection = dbapi2.connect(
+            str(path),
+            isolation_level=None,
+            check_same_thread=False,
+            cached_statements=_CACHED_STATEMENTS,
+        )
+        try:
+            _set_up(connection)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    engine = create_engine(
+        url.set(drivername="sqlite"),
+        module=dbapi2,
+        creator=connect,
+        poolclass=QueuePool,
+        pool_size=threads + 1,
+        pool_timeout=10,
+        hide_parameters=True,
+    )
+    event.listen(engine, "begin", _begin)
+    return engine
+
+
+def _set_up(connection: Any) -> None:
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA busy_timeout=10000")
+    mode = cursor.execute("PRAGMA journal_mode=WAL").fetchone()[0]
+    if mode != "wal":
+        raise DatabaseError(
+            f"SQLite cannot use a write-ahead log here (it stays with {mode!r}); "
+            "put the file on a local disk."
+        )
+    cursor.execute("PRAGMA synchronous=FULL")
+    cursor.execute("PRAGMA foreign_keys=ON")
+    if cursor.execute("PRAGMA synchronous").fetchone()[0] != _SYNCHRONOUS_FULL:
+        raise DatabaseError("SQLite refuses synchronous=FULL, so no commit would be durable.")
+    cursor.close()
+
+
+def _begin(connection: Connection) -> None:
+    # A deferred transaction that turns to writing fails at once where another writes.
+    write = connection.get_execution_options().get(WRITE, False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+
+
+@contextlib.contextmanager
+def upgrade_lock(path: Path) -> Iterator[None]:
+    """Hold the file's upgrade lock; make the file, mode 0600, and its directory where missing.
+
+    The lock is a file of its own, as closing a second handle on the database would drop the
+    locks that SQLite holds on it. Raises DatabaseError where the place cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise DatabaseError(f"The database at {path} cannot be made: {error.strerror}.") from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        _make_file(path)
+        yield
+    finally:
+        os.close(lock)
+
+
+def _make_file(path: Path) -> None:
+    with contextlib.suppress(FileExistsError):
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))

@@ -1,0 +1,161 @@
+"""The tables of the record, as SQLAlchemy Core describes them.
+
+The migrations under `migrations/versions` make these tables; a test holds the two together.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import (
+    Column,
+    DateTime,
+    Dialect,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+    text,
+)
+from sqlalchemy.dialects.postgresql import UUID
+from sqlalchemy.types import TypeDecorator, TypeEngine
+
+__all__ = [
+    "NAMING",
+    "UtcDateTime",
+    "id_type",
+    "metadata",
+    "model_versions",
+    "requests",
+    "responses",
+    "users",
+    "utc_text",
+]
+
+NAMING = {
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
+    "pk": "pk_%(table_name)s",
+}
+"""How constraints and indexes are named, so that a migration can name them too."""
+
+
+def utc_text(moment: datetime) -> str:
+    """Return an aware datetime as SQLite stores it: 'YYYY-MM-DDTHH:MM:SS.ffffffZ', in UTC."""
+    return moment.astimezone(UTC).isoformat(timespec="microseconds")[:-6] + "Z"
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """An aware UTC datetime: sortable text in SQLite, timestamptz in PostgreSQL."""
+
+    impl = String(27)
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        """Choose the column type of the database at hand."""
+        if dialect.name == "postgresql":
+            return dialect.type_descriptor(DateTime(timezone=True))
+        return dialect.type_descriptor(String(27))
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> Any:
+        """Turn a datetime into what the database stores; a naive one is a ValueError."""
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError("A time without a time zone cannot be put on record.")
+        return value if dialect.name == "postgresql" else utc_text(value)
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
+        """Turn what the database stores into an aware datetime in UTC."""
+        del dialect
+        if value is None:
+            return None
+        moment = value if isinstance(value, datetime) else datetime.fromisoformat(value)
+        return moment.astimezone(UTC)
+
+
+def id_type() -> TypeEngine[str]:
+    """Return the type of an id: 36 characters of text, a uuid in PostgreSQL."""
+    return String(36).with_variant(UUID(as_uuid=False), "postgresql")
+
+
+metadata = MetaData(naming_convention=NAMING)
+
+users = Table(
+    "users",
+    metadata,
+    Column("id", id_type(), primary_key=True),
+    Column("username", Text, nullable=False),
+    Column("username_key", Text, nullable=False),
+    Column("email", Text),
+    Column("password_hash", Text),
+    Column("role", Text, nullable=False),
+    Column("token_version", Integer, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("disabled_at", UtcDateTime),
+    Column("deleted_at", UtcDateTime),
+    UniqueConstraint("username_key"),
+)
+
+model_versions = Table(
+    "model_versions",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("name", Text, nullable=False),
+    Column("version", Text, nullable=False),
+    Column("sha256", Text, nullable=False),
+    Column("schema_sha256", Text, nullable=False),
+    Column("input_schema", LargeBinary, nullable=False),
+    Column("format", Text, nullable=False),
+    Column("first_served_at", UtcDateTime, nullable=False),
+    UniqueConstraint("name", "sha256", "schema_sha256", "version"),
+)
+
+requests = Table(
+    "requests",
+    metadata,
+    Column("id", id_type(), primary_key=True),
+    Column("user_id", id_type(), ForeignKey("users.id"), nullable=False),
+    Column("model", Text, nullable=False),
+    Column("model_version_id", Integer, ForeignKey("model_versions.id")),
+    Column("x_request_id", Text),
+    Column("content_type", Text),
+    Column("input", LargeBinary),
+    Column("received_at", UtcDateTime, nullable=False),
+)
+
+responses = Table(
+    "responses",
+    metadata,
+    Column("request_id", id_type(), ForeignKey("requests.id"), primary_key=True),
+    Column("status", Integer, nullable=False),
+    Column("output", LargeBinary, nullable=False),
+    Column("error_code", Text),
+    Column("error_fields", Text),
+    Column("duration_us", Integer, nullable=False),
+    Column("responded_at", UtcDateTime, nullable=False),
+)
+
+Index(None, requests.c.user_id, requests.c.id)
+Index(None, requests.c.model_version_id, requests.c.id)
+Index(
+    None,
+    requests.c.x_request_id,
+    sqlite_where=text("x_request_id IS NOT NULL"),
+    postgresql_where=text("x_request_id IS NOT NULL"),
+)
+Index(
+    None,
+    responses.c.status,
+    responses.c.request_id,
+    sqlite_where=text("status >= 400"),
+    postgresql_where=text("status >= 400"),
+)

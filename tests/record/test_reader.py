@@ -1,0 +1,160 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+import pytest
+import sqlalchemy as sa
+
+from onrecord.record import reader, users
+from onrecord.record.batch import commit_to_postgresql, commit_to_sqlite
+from onrecord.record.call import RecordedCall
+from onrecord.record.database import Database
+from onrecord.record.ids import first_id_at, new_id
+from onrecord.record.model_versions import register_model_version
+from onrecord.record.reader import Filters
+
+START = datetime(2026, 11, 25, 9, 0, 0, tzinfo=UTC)
+
+
+def _save(database: Database, calls: list[RecordedCall]) -> None:
+    commit = commit_to_sqlite if database.dialect == "sqlite" else commit_to_postgresql
+    connection = database.raw_connection()
+    commit(connection.dbapi_connection, calls)
+    connection.close()
+
+
+def _register(database: Database, version: str = "1") -> int:
+    with database.write() as connection:
+        return register_model_version(
+            connection, "iris", version, "a" * 64, "b" * 64, b"{}", "onnx"
+        )
+
+
+@dataclass(frozen=True)
+class Shelf:
+    """Ten calls a second apart, number 9 the newest."""
+
+    database: Database
+    calls: list[RecordedCall]
+    other: users.User
+
+    def numbers(self, filters: Filters, limit: int = 100, before: int | None = None) -> list[int]:
+        ids = [call.id for call in self.calls]
+        cursor = None if before is None else ids[before]
+        with self.database.read() as connection:
+            found = reader.page(connection, filters, limit=limit, before=cursor)
+            if before is None and limit == 100:
+                assert reader.count(connection, filters) == len(found)
+                assert list(reader.stream(connection, filters)) == found[::-1]
+        return [ids.index(entry.id) for entry in found]
+
+
+@pytest.fixture
+def shelf(database: Database, make_call: Callable[..., RecordedCall]) -> Shelf:
+    with database.write() as connection:
+        other = users.add(connection, username="Bob", email=None, password_hash=None, role="user")
+    version = _register(database)
+    calls = []
+    for number in range(10):
+        changes = {
+            "id": first_id_at(START + timedelta(seconds=number)),
+            "x_request_id": "mine" if number == 2 else None,
+            "status": 422 if number in {4, 7} else 200,
+            "error_fields": ("/age",) if number in {4, 7} else (),
+            "model": "wine" if number in {1, 2} else "iris",
+            "model_version_id": version if number >= 5 else None,
+        }
+        if number in {0, 1, 7}:
+            changes["user_id"] = other.id
+        calls.append(make_call(**changes))
+    _save(database, calls)
+    return Shelf(database, calls, other)
+
+
+def test_pages_go_from_new_to_old_without_gap_or_overlap(shelf: Shelf) -> None:
+    assert shelf.numbers(Filters(), limit=4) == [9, 8, 7, 6]
+    assert shelf.numbers(Filters(), limit=4, before=6) == [5, 4, 3, 2]
+    assert shelf.numbers(Filters(), limit=4, before=2) == [1, 0]
+    assert shelf.numbers(Filters(status=422), limit=1, before=7) == [4]
+
+
+@pytest.mark.parametrize(
+    ("filters", "numbers"),
+    [
+        (Filters(), [9, 8, 7, 6, 5, 4, 3, 2, 1, 0]),
+        (Filters(model="wine"), [2, 1]),
+        (Filters(version="1"), [9, 8, 7, 6, 5]),
+        (Filters(version="2"), []),
+        (Filters(status=422), [7, 4]),
+        (Filters(status=200, model="wine"), [2, 1]),
+        (Filters(since=START + timedelta(seconds=7)), [9, 8, 7]),
+        (Filters(until=START + timedelta(seconds=2)), [1, 0]),
+        (Filters(status=422, since=START + timedelta(seconds=5)), [7]),
+        (Filters(x_request_id="mine"), [2]),
+        (Filters(x_request_id="no\x00"), []),
+        (Filters(user_id="no id"), []),
+    ],
+)
+def test_filters_choose_the_calls(shelf: Shelf, filters: Filters, numbers: list[int]) -> None:
+    assert shelf.numbers(filters) == numbers
+
+
+def test_a_user_sees_its_own_calls_only(shelf: Shelf) -> None:
+    assert shelf.numbers(Filters(user_id=shelf.other.id)) == [7, 1, 0]
+    with shelf.database.read() as connection:
+        assert reader.find(connection, shelf.calls[0].id, shelf.other.id) is not None
+        assert reader.find(connection, shelf.calls[0].id, None) is not None
+        assert reader.find(connection, shelf.calls[2].id, shelf.other.id) is None
+        assert reader.find(connection, new_id(), None) is None
+        assert reader.find(connection, "no id", None) is None
+
+
+def test_an_entry_tells_who_asked_and_what_answered(shelf: Shelf) -> None:
+    with shelf.database.read() as connection:
+        entry = reader.find(connection, shelf.calls[7].id, None)
+    assert entry is not None
+    assert (entry.username, entry.model_version, entry.model_sha256) == ("Bob", "1", "a" * 64)
+    assert entry.error_fields == ("/age",)
+
+
+def test_a_deleted_user_keeps_its_name_on_record(shelf: Shelf) -> None:
+    with shelf.database.write() as connection:
+        users.delete(connection, shelf.other.id)
+        entry = reader.find(connection, shelf.calls[0].id, None)
+    assert entry is not None
+    assert entry.username == "Bob"
+
+
+def test_more_than_one_batch_streams_in_order(
+    database: Database, make_call: Callable[..., RecordedCall]
+) -> None:
+    moments = [START + timedelta(milliseconds=number) for number in range(2001)]
+    calls = [make_call(id=first_id_at(moment)) for moment in moments]
+    _save(database, calls[::-1])
+    with database.read() as connection:
+        streamed = [entry.id for entry in reader.stream(connection, Filters())]
+    assert streamed == [call.id for call in calls]
+
+
+def test_refused_calls_are_found_by_the_partial_index(tmp_path: object) -> None:
+    database = Database(f"sqlite:///{tmp_path}/record.db")
+    database.upgrade()
+    query = reader._where(reader._entries(), Filters(status=422))
+    sql = query.compile(database.engine, compile_kwargs={"render_postcompile": True})
+    with database.read() as connection:
+        plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {sql}", (422,)).all()
+    database.close()
+    assert "ix_responses_status_request_id" in str(plan)
+
+
+def test_a_model_version_is_registered_once(database: Database) -> None:
+    first = _register(database)
+    assert _register(database) == first
+    assert _register(database, "2") != first
+    with database.read() as connection:
+        rows = connection.execute(
+            sa.text("SELECT version, input_schema FROM model_versions ORDER BY id")
+        ).all()
+    assert [(row.version, bytes(row.input_schema)) for row in rows] == [("1", b"{}"), ("2", b"{}")]

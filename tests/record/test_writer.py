@@ -1,0 +1,234 @@
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime
+
+import pytest
+import sqlalchemy as sa
+
+from onrecord.errors import Unavailable
+from onrecord.record import reader
+from onrecord.record.call import RecordedCall
+from onrecord.record.database import Database
+from onrecord.record.ids import new_id
+from onrecord.record.writer import Writer
+
+MakeCall = Callable[..., RecordedCall]
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+async def writer(database: Database, anyio_backend: str) -> AsyncIterator[Writer]:
+    writer = Writer(database)
+    writer.start()
+    yield writer
+    await writer.close()
+
+
+def _find(database: Database, call: RecordedCall) -> reader.Entry | None:
+    with database.read() as connection:
+        return reader.find(connection, call.id, None)
+
+
+def _count(database: Database) -> int:
+    with database.read() as connection:
+        return reader.count(connection, reader.Filters())
+
+
+async def _outcomes(writer: Writer, calls: list[RecordedCall]) -> list[BaseException | None]:
+    return await asyncio.gather(*map(writer.write, calls), return_exceptions=True)
+
+
+def _rename(database: Database, old: str, new: str) -> None:
+    with database.write() as connection:
+        connection.execute(sa.text(f"ALTER TABLE {old} RENAME TO {new}"))
+
+
+async def test_a_call_is_on_record_exactly_once_write_returns(
+    database: Database, writer: Writer, make_call: MakeCall
+) -> None:
+    call = make_call(
+        x_request_id="abc",
+        status=422,
+        error_code="invalid_input",
+        error_fields=("/age", "/a~1b\x00"),
+        input=bytes(range(256)) + b"\x00\xff\xfe\n",
+        output=b"\x00\xc3\x28",
+    )
+    await writer.write(call)
+    entry = _find(database, call)
+    assert entry is not None
+    for name in RecordedCall.__dataclass_fields__:
+        assert getattr(entry, name) == getattr(call, name), name
+    assert entry.username == "Ada"
+    assert entry.received_at.tzinfo is UTC
+    assert entry.model_version is None
+
+
+@pytest.mark.parametrize("content", [None, b"", b"\x00"])
+async def test_no_input_and_an_empty_input_are_told_apart(
+    database: Database, writer: Writer, make_call: MakeCall, content: bytes | None
+) -> None:
+    call = make_call(input=content)
+    await writer.write(call)
+    entry = _find(database, call)
+    assert entry is not None
+    assert entry.input == content
+
+
+@pytest.mark.parametrize("hostile", ["a\x00b", "a\udc80b", "a\U0001f600\ud800"])
+async def test_text_that_a_database_refuses_is_mended(
+    database: Database, writer: Writer, make_call: MakeCall, hostile: str
+) -> None:
+    call = make_call(model=hostile, content_type=hostile, x_request_id=hostile)
+    await writer.write(call)
+    entry = _find(database, call)
+    assert entry is not None
+    assert entry.model == entry.content_type == entry.x_request_id
+    assert "\N{REPLACEMENT CHARACTER}" in entry.model
+    with database.read() as connection:
+        filters = reader.Filters(model=hostile, x_request_id=hostile)
+        assert reader.count(connection, filters) == 1
+
+
+async def test_many_calls_at_once_are_all_on_record(
+    database: Database, writer: Writer, make_call: MakeCall
+) -> None:
+    calls = [make_call(input=str(number).encode()) for number in range(500)]
+    assert await _outcomes(writer, calls) == [None] * 500
+    with database.read() as connection:
+        entries = list(reader.stream(connection, reader.Filters()))
+    assert {entry.id: entry.input for entry in entries} == {call.id: call.input for call in calls}
+    assert writer.pending == 0
+
+
+async def test_several_writers_share_one_database(
+    database: Database, writer: Writer, make_call: MakeCall
+) -> None:
+    other_database = Database(database.engine.url.render_as_string(hide_password=False))
+    other = Writer(other_database)
+    other.start()
+    calls = [make_call() for _ in range(200)]
+    await asyncio.gather(
+        *(pen.write(call) for pen, call in zip([writer, other] * 100, calls, strict=True))
+    )
+    await other.close()
+    other_database.close()
+    assert _count(database) == 200
+
+
+async def test_a_failure_is_unavailable_and_the_writer_recovers(
+    database: Database, writer: Writer, make_call: MakeCall
+) -> None:
+    _rename(database, "responses", "gone")
+    calls = [make_call() for _ in range(3)]
+    for outcome in await _outcomes(writer, calls):
+        assert isinstance(outcome, Unavailable)
+        assert outcome.retry_after == 1
+    assert not writer.healthy
+    assert _count_requests(database) == 0
+    _rename(database, "gone", "responses")
+    await writer.write(make_call())
+    assert writer.healthy
+    assert _count(database) == 1
+
+
+def _count_requests(database: Database) -> int:
+    with database.read() as connection:
+        return int(connection.execute(sa.text("SELECT count(*) FROM requests")).scalar_one())
+
+
+async def test_the_writer_outlives_a_lost_connection(
+    database: Database, writer: Writer, make_call: MakeCall
+) -> None:
+    await writer.write(make_call())
+    if database.dialect == "sqlite":
+        # There is no server to hang up; the connection is closed under the writer instead.
+        assert writer._connection is not None
+        writer._connection.dbapi_connection.close()  # type: ignore[union-attr]
+    else:
+        with database.write() as connection:
+            connection.execute(
+                sa.text(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                    " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+                )
+            )
+    with pytest.raises(Unavailable):
+        await writer.write(make_call())
+    await writer.write(make_call())
+    assert writer.healthy
+    assert _count(database) == 2
+
+
+async def test_one_bad_row_does_not_lose_the_others(
+    database: Database, writer: Writer, make_call: MakeCall
+) -> None:
+    good = [make_call() for _ in range(70)]
+    bad = [make_call(user_id=new_id()), good[3], make_call(duration_us=2**70)]
+    outcomes = await _outcomes(writer, [*good, *bad])
+    assert outcomes[:70] == [None] * 70
+    assert all(isinstance(outcome, Unavailable) for outcome in outcomes[70:])
+    assert _count(database) == 70
+    assert writer.healthy
+
+
+async def test_a_waiter_that_is_cancelled_breaks_nothing(
+    database: Database, writer: Writer, make_call: MakeCall
+) -> None:
+    tasks = [asyncio.ensure_future(writer.write(make_call())) for _ in range(20)]
+    await asyncio.sleep(0)
+    for task in tasks[::2]:
+        task.cancel()
+    outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+    assert outcomes[1::2] == [None] * 10
+    await writer.write(make_call())
+    assert _count(database) >= 11
+
+
+async def test_a_full_queue_refuses_at_once(database: Database, make_call: MakeCall) -> None:
+    writer = Writer(database, max_pending=2)
+    writer.start()
+    # Whoever holds the write lock, or the table's, keeps the writer's commit waiting.
+    with database.write() as connection:
+        if database.dialect == "postgresql":
+            connection.execute(sa.text("LOCK TABLE requests IN EXCLUSIVE MODE"))
+        tasks = [asyncio.ensure_future(writer.write(make_call())) for _ in range(2)]
+        await asyncio.sleep(0)
+        assert writer.pending == 2
+        with pytest.raises(Unavailable, match="Too many"):
+            await writer.write(make_call())
+    await asyncio.gather(*tasks)
+    assert writer.pending == 0
+    await writer.close()
+
+
+async def test_close_drains_what_waits_and_then_refuses(
+    database: Database, make_call: MakeCall
+) -> None:
+    writer = Writer(database)
+    writer.start()
+    tasks = [asyncio.ensure_future(writer.write(make_call())) for _ in range(100)]
+    await asyncio.sleep(0)
+    await writer.close()
+    assert all(task.done() for task in tasks)
+    await asyncio.gather(*tasks)
+    assert _count(database) == 100
+    with pytest.raises(Unavailable, match="closed"):
+        await writer.write(make_call())
+    assert "onrecord-writer" not in {thread.name for thread in threading.enumerate()}
+    await writer.close()
+
+
+async def test_a_time_keeps_its_microseconds_and_comes_back_in_utc(
+    database: Database, writer: Writer, make_call: MakeCall
+) -> None:
+    local = datetime.fromisoformat("2026-11-25T23:30:00.000001-05:00")
+    call = make_call(received_at=local)
+    await writer.write(call)
+    entry = _find(database, call)
+    assert entry is not None
+    assert entry.received_at.isoformat() == "2026-11-26T04:30:00.000001+00:00"
