@@ -1,0 +1,200 @@
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import json
+import time
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import time_machine
+
+from onrecord.accounts.keys import Key, KeyRing
+from onrecord.accounts.tokens import Claims, Tokens
+from onrecord.errors import Unauthenticated
+
+USER = "01890a5d-ac96-774b-bcce-b302099a8057"
+PUBLIC_KEY = b"-----BEGIN PUBLIC KEY-----\nMFwwDQYJKoZIhvcN\n-----END PUBLIC KEY-----\n"
+HASHES = {"HS256": hashlib.sha256, "HS384": hashlib.sha384, "HS512": hashlib.sha512}
+
+
+def encode(part: bytes) -> str:
+    return base64.urlsafe_b64encode(part).rstrip(b"=").decode()
+
+
+def forge(
+    secret: bytes,
+    header: dict[str, Any] | None = None,
+    claims: dict[str, Any] | None = None,
+    without: str = "",
+    digest: str = "HS256",
+) -> str:
+    """A token with some parts changed or left out, signed with `secret`."""
+    now = int(time.time())
+    all_claims = {"iss": "us", "aud": "them", "sub": USER, "ver": 1, "iat": now, "exp": now + 60}
+    parts = [
+        {"alg": "HS256", "typ": "JWT", "kid": "first", **(header or {})},
+        {**all_claims, **(claims or {})},
+    ]
+    for part in parts:
+        part.pop(without, None)
+    signed = ".".join(encode(json.dumps(part).encode()) for part in parts)
+    return f"{signed}.{encode(hmac.new(secret, signed.encode(), HASHES[digest]).digest())}"
+
+
+@pytest.mark.parametrize("zone", ["UTC", "America/New_York", "Asia/Tokyo", "Pacific/Kiritimati"])
+def test_a_token_is_read_as_issued_in_any_time_zone(
+    tokens: Tokens, zone: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TZ", zone)
+    time.tzset()
+    try:
+        issued = time.time()
+        claims = tokens.read(tokens.issue(USER, 7))
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+    assert (claims.user_id, claims.token_version) == (USER, 7)
+    assert issued + 3598 < claims.expires_at <= issued + 3601
+
+
+def test_a_token_is_valid_until_the_second_it_expires(tokens: Tokens) -> None:
+    with time_machine.travel(1_800_000_000, tick=False) as clock:
+        token = tokens.issue(USER, 1)
+        clock.shift(3599.9)
+        assert tokens.read(token) == Claims(USER, 1, 1_800_003_600.0)
+        clock.shift(0.1)
+        with pytest.raises(Unauthenticated, match="expired"):
+            tokens.read(token)
+
+
+def test_the_forger_of_these_tests_makes_valid_tokens(tokens: Tokens, key: Key) -> None:
+    assert tokens.read(forge(key.secret)).user_id == USER
+    assert tokens.read(forge(key.secret, claims={"iat": int(time.time()) + 30})).user_id == USER
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"header": {"alg": "none"}},
+        {"header": {"alg": "HS512"}, "digest": "HS512"},
+        {"header": {"alg": "HS384"}, "digest": "HS384"},
+        {"header": {"alg": "RS256"}},
+        {"header": {"alg": "hs256"}},
+        {"header": {"alg": ["HS256"]}},
+        {"header": {"typ": "at+jwt"}},
+        {"header": {"kid": "second"}},
+        {"header": {"kid": ""}},
+        {"header": {"kid": 3}},
+        {"header": {"kid": ["first"]}},
+        {"header": {"kid": None}},
+        {"header": {"b64": False, "crit": ["b64"]}},
+        {"header": {"crit": ["unheard-of"], "unheard-of": True}},
+        *({"without": name} for name in ("alg", "typ", "kid")),
+        *({"without": name} for name in ("iss", "aud", "sub", "ver", "iat", "exp")),
+        {"claims": {"iss": "others"}},
+        {"claims": {"iss": ["us"]}},
+        {"claims": {"aud": "others"}},
+        {"claims": {"aud": ["them"]}},
+        {"claims": {"sub": ""}},
+        {"claims": {"sub": 3}},
+        {"claims": {"ver": "1"}},
+        {"claims": {"ver": True}},
+        {"claims": {"ver": 1.0}},
+        {"claims": {"ver": None}},
+        {"claims": {"exp": 1}},
+        {"claims": {"exp": -1}},
+        {"claims": {"exp": "9999999999"}},
+        {"claims": {"exp": 9999999999.5}},
+        {"claims": {"exp": float("inf")}},
+        {"claims": {"exp": float("nan")}},
+        {"claims": {"exp": [9999999999]}},
+        {"claims": {"iat": 9999999999}},
+        {"claims": {"iat": "1"}},
+        {"claims": {"iat": None}},
+        {"claims": {"nbf": 9999999999}},
+        {"claims": {"padding": "x" * 4096}},
+    ],
+    ids=str,
+)
+def test_a_token_signed_with_our_key_but_not_of_our_form_is_refused(
+    tokens: Tokens, key: Key, change: dict[str, Any]
+) -> None:
+    with pytest.raises(Unauthenticated) as refusal:
+        tokens.read(forge(key.secret, **change))
+    assert refusal.value.token_was_sent
+    assert refusal.value.__cause__ is None
+
+
+def test_a_token_signed_with_another_secret_is_refused(tokens: Tokens) -> None:
+    with pytest.raises(Unauthenticated, match="signature"):
+        tokens.read(forge(b"x" * 32))
+
+
+def test_a_public_key_does_not_become_a_secret(tokens: Tokens) -> None:
+    with pytest.raises(Unauthenticated):
+        tokens.read(forge(PUBLIC_KEY, header={"alg": "RS256"}))
+    with pytest.raises(Unauthenticated):
+        tokens.read(forge(PUBLIC_KEY, header={"jwk": {"kty": "oct", "k": encode(PUBLIC_KEY)}}))
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        "",
+        ".",
+        "..",
+        "...",
+        "a.b.c",
+        "eyJ",
+        "\x00",
+        "\ud800.\ud800.\ud800",
+        "é.è.ê",
+        "W10.W10.W10",
+        encode(b"[" * 2000) + ".e30.",
+        "x" * 4097,
+        "x" * 10_000_000,
+    ],
+    ids=range(13),
+)
+def test_garbage_is_refused(tokens: Tokens, garbage: str) -> None:
+    with pytest.raises(Unauthenticated, match="malformed"):
+        tokens.read(garbage)
+
+
+def test_every_changed_character_of_a_token_spoils_it(tokens: Tokens) -> None:
+    token = tokens.issue(USER, 1)
+    # The last one is left out: two of its bits are beyond the signature.
+    for place in range(len(token) - 1):
+        other = "A" if token[place] != "A" else "B"
+        with pytest.raises(Unauthenticated):
+            tokens.read(token[:place] + other + token[place + 1 :])
+
+
+def test_the_unsigned_and_the_unsecured_are_refused(tokens: Tokens) -> None:
+    header, payload, _ = tokens.issue(USER, 1).split(".")
+    unsecured = encode(b'{"alg":"none","typ":"JWT","kid":"first"}')
+
+    for token in (f"{header}.{payload}.", f"{header}.{payload}", f"{unsecured}.{payload}."):
+        with pytest.raises(Unauthenticated):
+            tokens.read(token)
+
+
+def test_a_token_outlives_one_rotation_and_not_two(tmp_path: Path) -> None:
+    path = tmp_path / "keys.json"
+    tokens = Tokens(
+        KeyRing.from_file(path), issuer="us", audience="them", lifetime=timedelta(hours=1)
+    )
+    first = tokens.issue(USER, 1)
+    KeyRing.rotate_file(path)
+    second = tokens.issue(USER, 2)
+    assert tokens.read(first).token_version == 1
+
+    KeyRing.rotate_file(path)
+    assert tokens.read(second).token_version == 2
+    with pytest.raises(Unauthenticated, match="signature"):
+        tokens.read(first)
