@@ -1,0 +1,221 @@
+"""A model directory, loaded once: its bytes are read here and nowhere else."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import statistics
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+
+from onrecord.errors import ModelDirectoryError
+from onrecord.serving.compile import NotCompiled, compile_runtime
+from onrecord.serving.formats import FORMATS, ModelFile, load_runtime
+from onrecord.serving.input_schema import InputSchema, parse_input_schema
+from onrecord.serving.outputs import Outputs
+from onrecord.serving.runtimes import Row, Runtime, first_line
+from onrecord.serving.trust import Trust
+
+__all__ = ["Model", "load_model", "read_model_file"]
+
+SCHEMA_FILE = "input_schema.json"
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_TIMED_CALLS = 15
+_TIMED_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model that is ready to answer.
+
+    `sha256` is of the model file's bytes and `schema_sha256` of the schema file's, both in
+    hexadecimal; `runtime_reason` says why this runtime serves; `seconds_per_row` is the median
+    time of one row alone, measured when it was loaded.
+    """
+
+    name: str
+    version: str
+    sha256: str
+    schema_sha256: str
+    input_schema_bytes: bytes
+    schema: InputSchema
+    format: str
+    runtime: Runtime
+    runtime_reason: str
+    seconds_per_row: float
+
+
+def read_model_file(directory: Path) -> ModelFile:
+    """Read the one model file of a directory; raises ModelDirectoryError."""
+    if not directory.is_dir():
+        raise ModelDirectoryError(
+            str(directory), None, "there is no such directory", "Name a model directory."
+        )
+    found = sorted(
+        file.name for file in directory.iterdir() if file.is_file() and file.name in FORMATS
+    )
+    if len(found) != 1:
+        problem = f"there are several: {', '.join(found)}" if found else "it is missing"
+        remedy = (
+            "Keep one of them."
+            if found
+            else f"Put the model there, as one of {', '.join(FORMATS)}."
+        )
+        raise ModelDirectoryError(str(directory), "model file", problem, remedy)
+    raw = _read(directory / found[0])
+    return ModelFile(directory / found[0], raw, hashlib.sha256(raw).hexdigest())
+
+
+def load_model(
+    directory: Path,
+    *,
+    trust: Trust,
+    name: str | None = None,
+    compile: bool = True,  # noqa: A002 - it is the setting's name
+) -> Model:
+    """Load a model directory: read, check against its schema, probe, compile and time it.
+
+    `name` replaces the schema's, which replaces the directory's. Raises ModelDirectoryError with
+    the file, the field and the remedy where the model cannot be served, UntrustedModelError where
+    the operator has not agreed to it.
+    """
+    file = read_model_file(directory)
+    schema_bytes = _read(directory / SCHEMA_FILE)
+    schema = parse_input_schema(schema_bytes, SCHEMA_FILE)
+    name = name or schema.name or directory.resolve().name
+    if not _NAME.fullmatch(name):
+        raise ModelDirectoryError(
+            SCHEMA_FILE,
+            "name",
+            f"the model's name {name!r} cannot stand in an address",
+            'Give a "name" of letters, digits, dots, dashes and underscores there, or --name.',
+        )
+    original = load_runtime(file, schema, trust)
+    _probe(original, schema, file.path.name)
+    runtime, reason, seconds = _choose(original, schema, compiled=compile)
+    return Model(
+        name=name,
+        version=schema.version or file.sha256[:12],
+        sha256=file.sha256,
+        schema_sha256=hashlib.sha256(schema_bytes).hexdigest(),
+        input_schema_bytes=schema_bytes,
+        schema=schema,
+        format=FORMATS[file.path.name],
+        runtime=runtime,
+        runtime_reason=reason,
+        seconds_per_row=seconds,
+    )
+
+
+def _read(file: Path) -> bytes:
+    try:
+        raw = file.read_bytes()
+    except FileNotFoundError as error:
+        raise ModelDirectoryError(
+            file.name,
+            None,
+            f"it is missing from {file.parent}",
+            "Write it, or let `onrecord init MODEL DATA` write it from the training data.",
+        ) from error
+    except OSError as error:
+        raise ModelDirectoryError(
+            file.name,
+            None,
+            f"it cannot be read: {error.strerror}",
+            "Make it a file that the server's user may read.",
+        ) from error
+    if not raw:
+        raise ModelDirectoryError(file.name, None, "it is empty", "Save it again.")
+    return raw
+
+
+def _probe(runtime: Runtime, schema: InputSchema, file: str) -> None:
+    """Let the model answer a row made from the schema, and each nullable column's absence."""
+    probe = schema.probe_row()
+    outputs = _answer(runtime, probe, file, "a probe row made from the schema", "columns")
+    _check_task(outputs, schema, file)
+    for i, column in enumerate(schema.columns):
+        if column.nullable:
+            gone = (*probe[:i], None, *probe[i + 1 :])
+            what = f"a row in which {column.name} is null"
+            _answer(runtime, gone, file, what, f"columns: {column.name}.nullable")
+
+
+def _check_task(outputs: Outputs, schema: InputSchema, file: str) -> None:
+    """Refuse a schema that says regression of a classification or miscounts the targets."""
+    if schema.targets and len(schema.targets) != len(outputs.targets):
+        raise ModelDirectoryError(
+            SCHEMA_FILE,
+            "target",
+            f"it names {len(schema.targets)}, but {file} has {len(outputs.targets)}",
+            "Name each of the model's targets, in its order.",
+        )
+    numbers = all(isinstance(target.values[0], float) for target in outputs.targets)
+    if numbers and (schema.classes or schema.task == "classification"):
+        field, found, remedy = "classes", "a number", 'Remove them, or make task "regression".'
+        if not schema.classes:
+            field, remedy = "task", 'Make it "regression".'
+    elif not numbers and schema.task == "regression":
+        field, found, remedy = "task", "a class", 'Make it "classification".'
+    else:
+        return
+    raise ModelDirectoryError(SCHEMA_FILE, field, f"the answer of {file} is {found}", remedy)
+
+
+def _answer(runtime: Runtime, row: Row, file: str, what: str, field: str) -> Outputs:
+    try:
+        outputs = runtime.predict([row])
+        outputs.row(0)
+    except ModelDirectoryError:
+        raise
+    except Exception as error:
+        raise ModelDirectoryError(
+            SCHEMA_FILE,
+            field,
+            f"{file} cannot answer {what} ({first_line(error)})",
+            "Make the schema that of the training data; give columns an `example` the model knows.",
+        ) from error
+    if len(outputs) != 1:
+        raise ModelDirectoryError(
+            file,
+            None,
+            f"it gave {len(outputs)} answers to one row",
+            "Serve a model that answers row by row.",
+        )
+    return outputs
+
+
+def _choose(
+    original: Runtime, schema: InputSchema, *, compiled: bool
+) -> tuple[Runtime, str, float]:
+    """Return the runtime that serves, why, and its seconds for one row."""
+    seconds = _seconds_per_row(original, schema)
+    if original.name == "onnx":
+        return original, "the model is an ONNX graph already", seconds
+    if not compiled:
+        return original, "compilation is switched off", seconds
+    try:
+        runtime = compile_runtime(original, schema)
+    except NotCompiled as reason:
+        return original, f"not compiled: {reason}", seconds
+    except ImportError as error:
+        structlog.get_logger("onrecord").warning("no compiler", missing=error.name)
+        return original, "not compiled: the extra `compile` is not installed", seconds
+    faster = _seconds_per_row(runtime, schema)
+    if faster >= seconds:
+        return original, "not compiled: the original is faster", seconds
+    return runtime, "compiled: it agrees with the original on generated rows", faster
+
+
+def _seconds_per_row(runtime: Runtime, schema: InputSchema) -> float:
+    rows = [schema.probe_row()]
+    times: list[float] = []
+    while len(times) < _TIMED_CALLS and sum(times) < _TIMED_SECONDS:
+        start = time.perf_counter()
+        runtime.predict(rows)
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)

@@ -1,0 +1,193 @@
+"""Turns a model into an ONNX graph, and serves the graph only where both give the same answers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from onrecord.serving.conversion import NotCompiled, convert, edges
+from onrecord.serving.generated_rows import compared_range, generated_rows
+from onrecord.serving.input_schema import InputSchema
+from onrecord.serving.outputs import Outputs, TargetOutput, class_key
+from onrecord.serving.runtimes import (
+    Row,
+    Runtime,
+    first_line,
+    python_label,
+    regression,
+)
+from onrecord.serving.runtimes.onnx import Graph
+from onrecord.serving.runtimes.sklearn import SklearnRuntime
+
+__all__ = ["NotCompiled", "compile_runtime"]
+
+_NUMBERS = {"numeric", "integer"}
+
+TOLERANCE = 1e-5
+"""The largest difference of a probability, absolute, and of a regression's value, relative."""
+
+
+def compile_runtime(original: Runtime, schema: InputSchema) -> CompiledRuntime:
+    """Return a faster runtime that gives the same answers, or raise NotCompiled.
+
+    The answers are compared on generated rows that cover each column's range, categories and
+    missing values.
+    """
+    if any(column.type == "text" for column in schema.columns):
+        raise NotCompiled("text columns are not compiled")
+    if isinstance(original, SklearnRuntime) and not original.one_answer:
+        raise NotCompiled("only one class of known ones, or numbers, are compiled")
+    rows = generated_rows(schema)
+    try:
+        expected = original.predict(rows)
+    except Exception as error:
+        raise NotCompiled(f"the original fails on generated rows: {first_line(error)}") from error
+    reasons = []
+    for layout in ("table", "columns") if schema.numeric_only else ("columns",):
+        try:
+            raw = convert(original, schema, layout)
+            if raw is None:
+                continue
+            compiled = CompiledRuntime(raw, original, schema)
+            reason = _difference(expected, compiled.predict(rows))
+        except NotCompiled as error:
+            reason = str(error)
+        except Exception as error:  # noqa: BLE001 - converters raise anything for what they lack
+            reason = f"the conversion failed: {first_line(error)}"
+        if reason is None:
+            return compiled
+        reasons.append(reason)
+    raise NotCompiled(reasons[0] if reasons else f"there is no conversion for {original.name}")
+
+
+class CompiledRuntime:
+    """An ONNX graph beside the model it was made from.
+
+    The original answers a row that the graph may answer otherwise: one with a number outside the
+    range in which the two were compared, or on the edge of a tree's branch (see `edges`), and one
+    whose two likeliest classes are as good as equally likely.
+    """
+
+    name = "onnx"
+
+    def __init__(self, raw: bytes, original: Any, schema: InputSchema) -> None:
+        self._graph = Graph(raw, schema, "the converted model")
+        self._original: Runtime = original
+        self._schema = schema
+        numbers = [(i, c) for i, c in enumerate(schema.columns) if c.type in _NUMBERS]
+        self._open = [
+            (i, *compared_range(column))
+            for i, column in numbers
+            if compared_range(column) != (column.low, column.high)
+        ]
+        self._edges = edges(raw, original)
+        self._edged = [i for i, _ in numbers] if self._edges else []
+        outputs = list(self._graph.output_types)
+        self._labels: list[Any] | None = original.labels
+        self._classes: tuple[str, ...] = ()
+        self._label_of: dict[Any, Any] = {}
+        self._proba = True
+        if self._labels is None:
+            self._wanted = outputs[:1]
+            return
+        self._proba = original.predict([schema.probe_row()]).targets[0].probabilities is not None
+        self._wanted = outputs[:2] if self._proba else outputs[:1]
+        natives = getattr(original, "native_labels", range(len(self._labels)))
+        self._classes = tuple(map(class_key, self._labels))
+        for native, label in zip(map(python_label, natives), self._labels, strict=True):
+            # A graph may know a label as itself or as text; True it knows as 1, which is its equal.
+            self._label_of |= {native: label, class_key(native): label}
+
+    def predict(self, rows: Sequence[Row]) -> Outputs:
+        """Return the answers to `rows`."""
+        strays = self._strays(rows) if self._open or self._edged else set()
+        if len(strays) == len(rows):
+            return self._original.predict(rows)
+        places = [i for i in range(len(rows)) if i not in strays]
+        close = self._outputs(self._graph.run([rows[i] for i in places], self._wanted))
+        chances = close.targets[0].probabilities
+        if chances is not None and (ties := [i for i, row in enumerate(chances) if _tied(row)]):
+            strays |= {places[tie] for tie in ties}
+        if not strays:
+            return close
+        alone = close.split([1] * len(places))
+        return self._merged(rows, strays, dict(zip(places, alone, strict=True)))
+
+    def _outputs(self, answers: list[Any]) -> Outputs:
+        if self._labels is None:
+            return regression(answers[0], self._schema)
+        values = [self._label_of[label] for label in answers[0].ravel().tolist()]
+        if not self._proba:
+            return Outputs([TargetOutput(None, values)])
+        return Outputs([TargetOutput(None, values, self._classes, answers[1].tolist())])
+
+    def _strays(self, rows: Sequence[Row]) -> set[int]:
+        """Return the places of the rows whose numbers the graph may take otherwise."""
+        strays = set()
+        for place, row in enumerate(rows):
+            for i, low, high in self._open:
+                value = row[i]
+                if value is not None and not low <= value <= high:
+                    strays.add(place)
+                    break
+        if self._edged:
+            singles = np.array([[row[i] for i in self._edged] for row in rows], dtype=np.float32)
+            for place, numbers in enumerate(singles.tolist()):
+                if not self._edges.isdisjoint(numbers):
+                    strays.add(place)
+        return strays
+
+    def _merged(self, rows: Sequence[Row], strays: set[int], close: dict[int, Outputs]) -> Outputs:
+        """Return the graph's answers, by place, with the original's in those of the strays."""
+        places = sorted(strays)
+        far = self._original.predict([rows[i] for i in places]).split([1] * len(places))
+        answers = close | dict(zip(places, far, strict=True))
+        return Outputs.join([answers[i] for i in range(len(rows))])
+
+
+def _tied(chances: list[float]) -> bool:
+    """Tell whether the two largest probabilities differ by less than they may be wrong."""
+    if len(chances) < 2:  # noqa: PLR2004 - one class alone has no rival
+        return False
+    second, first = sorted(chances)[-2:]
+    return first - second < 2 * TOLERANCE
+
+
+def _difference(expected: Outputs, found: Outputs) -> str | None:
+    """Return in which way two sets of answers differ, None where they agree."""
+    if len(expected.targets) != len(found.targets):
+        return "the graph has another number of targets"
+    for ours, theirs in zip(expected.targets, found.targets, strict=True):
+        if type(ours.values[0]) is not type(theirs.values[0]):
+            return "the graph answers with another type"
+        if isinstance(ours.values[0], float):
+            worst = _largest_relative(ours.values, theirs.values)
+            found_one = None if worst <= TOLERANCE else f"values differ by up to {worst:.1e}"
+        else:
+            found_one = _difference_of_classes(ours, theirs)
+        if found_one:
+            return found_one
+    return None
+
+
+def _difference_of_classes(ours: TargetOutput, theirs: TargetOutput) -> str | None:
+    wrong = sum(a != b for a, b in zip(ours.values, theirs.values, strict=True))
+    if wrong:
+        return f"{wrong} of {len(ours.values)} generated rows get another class"
+    if ours.classes != theirs.classes:
+        return "the graph has other classes"
+    if ours.probabilities is None:
+        return None
+    gap = np.abs(np.subtract(ours.probabilities, theirs.probabilities or math.nan)).max()
+    return None if gap <= TOLERANCE else f"probabilities differ by up to {gap:.1e}"
+
+
+def _largest_relative(ours: list[float], theirs: list[float]) -> float:
+    """Return the largest difference relative to the value, or to the median if that is more."""
+    left = np.asarray(ours)
+    size = np.maximum(np.abs(left), np.median(np.abs(left)))
+    gap = np.abs(left - np.asarray(theirs))
+    return float(np.divide(gap, size, out=np.zeros_like(gap), where=gap != 0).max())

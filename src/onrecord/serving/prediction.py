@@ -1,0 +1,157 @@
+"""The story of one prediction: validate, predict, record, answer.
+
+Nothing here knows HTTP or SQL. A call comes in as a `Call`; what goes out is an `Answer` that has
+been committed to the record before `predict` returns it.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Protocol
+
+import anyio.to_thread
+import msgspec
+
+from onrecord.errors import CallError, Unavailable
+from onrecord.record.call import RecordedCall
+from onrecord.record.ids import prediction_id
+from onrecord.record.writer import Writer
+from onrecord.serving.artifact import Model
+from onrecord.serving.outputs import Outputs
+from onrecord.serving.runner import Runner
+from onrecord.serving.validation import Rows, Validator
+
+__all__ = ["Answer", "Call", "Predictor", "Recorder", "RefusalRenderer"]
+
+_INLINE_BYTES = 64 * 1024
+"""Bodies above this are validated in a thread, so that one large call delays no other."""
+
+
+@dataclass(slots=True)
+class Call:
+    """One prediction call of a known user.
+
+    `body` is None where it was not read to its end; `started` is `time.perf_counter()` at arrival.
+    """
+
+    id: str
+    user_id: str
+    model: str
+    x_request_id: str | None
+    content_type: str | None
+    body: bytes | None
+    received_at: datetime
+    started: float
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What leaves the server: a status, the body's bytes, and the refusal if it is one."""
+
+    status: int
+    body: bytes
+    error: CallError | None = None
+
+
+class RefusalRenderer(Protocol):
+    """Turns an error into the status and bytes that the caller will see."""
+
+    def __call__(self, error: CallError, call: Call) -> tuple[int, bytes]:
+        """Return the status and the body."""
+        ...
+
+
+class Predictor:
+    """One served model: its validator, its runner and the record it writes to."""
+
+    def __init__(
+        self,
+        model: Model,
+        model_version_id: int,
+        validator: Validator,
+        runner: Runner,
+        recorder: Recorder,
+    ) -> None:
+        self.model = model
+        self.model_version_id = model_version_id
+        self._validator = validator
+        self._runner = runner
+        self._recorder = recorder
+        self._model_json = msgspec.Raw(
+            msgspec.json.encode(
+                {"name": model.name, "version": model.version, "sha256": model.sha256}
+            )
+        )
+
+    async def predict(self, call: Call) -> Answer:
+        """Answer `call`: the answer is on record when this returns, whatever it says.
+
+        Raises Unavailable where the record cannot be written; then there is no prediction.
+        """
+        if call.body is None:
+            raise ValueError("a call without a body has nothing to predict")
+        try:
+            rows = await self._validate(call.body)
+            outputs = await self._runner.predict(rows.values)
+            body = self._encode(call.id, outputs, len(rows.values), many=rows.many)
+        except Unavailable:
+            raise
+        except CallError as error:
+            return await self._recorder.refuse(call, error, self.model_version_id)
+        return await self._recorder.record(call, Answer(200, body), self.model_version_id)
+
+    async def _validate(self, body: bytes) -> Rows:
+        if len(body) <= _INLINE_BYTES:
+            return self._validator.validate(body)
+        return await anyio.to_thread.run_sync(self._validator.validate, body)
+
+    def _encode(self, request_id: str, outputs: Outputs, count: int, *, many: bool) -> bytes:
+        if not many:
+            answer = {"id": request_id, "model": self._model_json, **outputs.row(0)}
+        else:
+            predictions = [
+                {"id": prediction_id(request_id, i), **outputs.row(i)} for i in range(count)
+            ]
+            answer = {"id": request_id, "model": self._model_json, "predictions": predictions}
+        return msgspec.json.encode(answer)
+
+
+class Recorder:
+    """Puts answers on record and only then hands them back."""
+
+    def __init__(self, writer: Writer, render: RefusalRenderer) -> None:
+        self._writer = writer
+        self._render = render
+
+    async def refuse(self, call: Call, error: CallError, model_version_id: int | None) -> Answer:
+        """Put a refusal of a known user on record and return it as the answer."""
+        status, body = self._render(error, call)
+        return await self.record(call, Answer(status, body, error), model_version_id)
+
+    async def record(self, call: Call, answer: Answer, model_version_id: int | None) -> Answer:
+        """Commit the call and its answer, then return the answer.
+
+        Raises Unavailable where that fails.
+        """
+        error = answer.error
+        await self._writer.write(
+            RecordedCall(
+                id=call.id,
+                user_id=call.user_id,
+                model=call.model,
+                model_version_id=model_version_id,
+                x_request_id=call.x_request_id,
+                content_type=call.content_type,
+                input=call.body,
+                received_at=call.received_at,
+                status=answer.status,
+                output=answer.body,
+                error_code=error.code if error else None,
+                error_fields=tuple(fault.pointer for fault in error.faults) if error else (),
+                duration_us=int((time.perf_counter() - call.started) * 1e6),
+                responded_at=datetime.now(UTC),
+            )
+        )
+        return answer

@@ -1,0 +1,136 @@
+"""Runs a model: at once where it is cheap, in a thread with what else waits where it is not."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import structlog
+
+from onrecord.errors import CallError, ModelFailed, Unanswerable, Unavailable
+from onrecord.serving.artifact import Model
+from onrecord.serving.outputs import Outputs
+from onrecord.serving.runtimes import Row
+
+__all__ = ["Runner"]
+
+CHEAP_SECONDS = 300e-6
+"""Below this for one row the hop to a thread and back would cost more than it spares."""
+
+_INLINE_ROWS = 16
+_BATCH_ROWS = 1024
+
+
+@dataclass(eq=False, slots=True)
+class _Waiting:
+    rows: Sequence[Row]
+    future: asyncio.Future[Outputs]
+
+
+class Runner:
+    """One model's answers to the calls of one event loop.
+
+    A cheap model answers small calls on the loop. All else waits for the model's one thread, which
+    takes what has gathered while it was busy as its next batch; there is no delay to wait for more.
+    At most `max_waiting_rows` wait; beyond them calls are refused.
+    """
+
+    def __init__(self, model: Model, *, max_waiting_rows: int = 20_000) -> None:
+        self._runtime = model.runtime
+        self._cheap = model.seconds_per_row < CHEAP_SECONDS
+        self._max_waiting_rows = max_waiting_rows
+        self._waiting: deque[_Waiting] = deque()
+        self._waiting_rows = 0
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="model")
+        self._drain: asyncio.Task[None] | None = None
+
+    async def predict(self, rows: Sequence[Row]) -> Outputs:
+        """Return the model's answers to `rows`.
+
+        Raises Unanswerable where the model refuses the rows, ModelFailed where it breaks on them,
+        and Unavailable where too many rows wait already.
+        """
+        if self._cheap and len(rows) <= _INLINE_ROWS:
+            return self._run(rows)
+        if self._waiting_rows and self._waiting_rows + len(rows) > self._max_waiting_rows:
+            raise Unavailable("Too many rows wait for the model already.", retry_after=1)
+        loop = asyncio.get_running_loop()
+        call = _Waiting(rows, loop.create_future())
+        self._waiting.append(call)
+        self._waiting_rows += len(rows)
+        if self._drain is None:
+            self._drain = loop.create_task(self._work())
+        try:
+            return await call.future
+        except asyncio.CancelledError:
+            if call in self._waiting:  # nobody will read the answer
+                self._waiting.remove(call)
+                self._waiting_rows -= len(rows)
+            raise
+
+    def close(self) -> None:
+        """Let go of the thread."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    async def _work(self) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            while self._waiting:
+                batch = self._next_batch()
+                try:
+                    answers = await loop.run_in_executor(self._thread, self._answer, batch)
+                except RuntimeError:  # the thread has been let go: nobody will answer these
+                    answers = [Unavailable("The server is stopping.", retry_after=1)] * len(batch)
+                finally:
+                    self._waiting_rows -= sum(len(call.rows) for call in batch)
+                for call, answer in zip(batch, answers, strict=True):
+                    if call.future.done():  # the caller has gone
+                        continue
+                    if isinstance(answer, Outputs):
+                        call.future.set_result(answer)
+                    else:
+                        call.future.set_exception(answer)
+        finally:
+            self._drain = None
+
+    def _next_batch(self) -> list[_Waiting]:
+        batch = [self._waiting.popleft()]
+        count = len(batch[0].rows)
+        while self._waiting and count + len(self._waiting[0].rows) <= _BATCH_ROWS:
+            batch.append(self._waiting.popleft())
+            count += len(batch[-1].rows)
+        return batch
+
+    def _answer(self, batch: Sequence[_Waiting]) -> list[Outputs | CallError]:
+        """Return each call's answer or error; runs in the thread."""
+        if len(batch) > 1:
+            try:
+                together = self._run([row for call in batch for row in call.rows])
+                return list(together.split([len(call.rows) for call in batch]))
+            except CallError:
+                pass  # one call's rows must not fail another's: each is tried alone
+        answers: list[Outputs | CallError] = []
+        for call in batch:
+            try:
+                answers.append(self._run(call.rows))
+            except CallError as error:
+                answers.append(error)
+        return answers
+
+    def _run(self, rows: Sequence[Row]) -> Outputs:
+        try:
+            outputs = self._runtime.predict(rows)
+            if len(outputs) != len(rows):  # else one caller would get another's answer
+                raise RuntimeError(f"{len(outputs)} answers to {len(rows)} rows")
+            return outputs
+        except CallError:
+            raise
+        except (ValueError, TypeError, OverflowError) as error:
+            structlog.get_logger("onrecord").warning("model has no answer", error=str(error)[:500])
+            raise Unanswerable("The model has no answer to these values.") from error
+        except Exception as error:
+            structlog.get_logger("onrecord").exception("model failed")
+            raise ModelFailed("The model failed on this input.") from error

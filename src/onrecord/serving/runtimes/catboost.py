@@ -1,0 +1,118 @@
+"""CatBoost models."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from onrecord.errors import ModelDirectoryError
+from onrecord.serving.input_schema import InputSchema
+from onrecord.serving.outputs import Outputs
+from onrecord.serving.runtimes import (
+    Row,
+    check_features,
+    classification,
+    reconcile_classes,
+    regression,
+)
+from onrecord.serving.runtimes.matrix import to_array
+
+__all__ = ["CatboostRuntime", "load_catboost"]
+
+_TWO_CLASSES = 2
+_THRESHOLD = "binclass_probability_threshold"
+_KINDS = {
+    "Poisson": "Exponent",
+    "Tweedie": "Exponent",
+    "LogLinQuantile": "Exponent",
+    "RMSEWithUncertainty": "RMSEWithUncertainty",
+}
+"""What CatBoost's regressor makes of its sum of trees, where that is not the sum itself."""
+
+
+def load_catboost(raw: bytes) -> Any:
+    """Return the model in the bytes of a .cbm file; raises whatever CatBoost does."""
+    import catboost
+
+    model = catboost.CatBoost()
+    model.load_model(blob=raw)
+    return model
+
+
+class CatboostRuntime:
+    """A CatBoost classifier or regressor.
+
+    A missing category is passed as "nan", the text that pandas' `astype(str)` makes of it. Raises
+    ModelDirectoryError where the schema is not the model's.
+    """
+
+    name = "catboost"
+
+    def __init__(self, model: Any, schema: InputSchema, file: str) -> None:
+        names = [str(name) for name in model.feature_names_ or ()]
+        unnamed = names == [str(i) for i in range(len(names))]
+        check_features(file, schema, names=None if unnamed else names, count=len(names))
+        self._model = model
+        self._schema = schema
+        categories = set(model.get_cat_feature_indices())
+        self._textual = {*categories, *model.get_text_feature_indices()}
+        _check_types(schema, categories, self._textual, file)
+        native = list(model.classes_) if model.classes_ is not None else []
+        loss = str(model.get_all_params().get("loss_function", "")).partition(":")[0]
+        if native and "Multi" in loss and "MultiClass" not in loss:
+            raise ModelDirectoryError(
+                file,
+                None,
+                "it predicts several labels at once, which is not supported for CatBoost",
+                "Train one model for each label.",
+            )
+        self._labels = reconcile_classes(file, native, schema) if native else None
+        self._kind = _KINDS.get(loss, "RawFormulaVal") if self._labels is None else "Probability"
+        self._threshold = _threshold(model) if len(native) == _TWO_CLASSES else None
+
+    def predict(self, rows: Sequence[Row]) -> Outputs:
+        """Return the model's answers."""
+        numbers = self._model.predict(self._data(rows), prediction_type=self._kind, thread_count=1)
+        if self._labels is None:
+            return regression(numbers, self._schema)
+        values = None
+        if self._threshold is not None:
+            above = (numbers[:, 1] > self._threshold).tolist()
+            values = [self._labels[int(positive)] for positive in above]
+        return Outputs([classification(self._labels, numbers, values=values)])
+
+    def _data(self, rows: Sequence[Row]) -> Any:
+        if not self._textual:
+            return to_array(rows)
+        table = np.array(rows, dtype=object)
+        for i in range(table.shape[1]):
+            if i in self._textual:
+                table[:, i] = ["nan" if value is None else str(value) for value in table[:, i]]
+            else:
+                table[:, i] = np.array(table[:, i], dtype=np.float64)
+        return table
+
+
+def _threshold(model: Any) -> float:
+    """Return the chance above which the second of two classes is the answer."""
+    metadata = model.get_metadata()
+    return float(metadata[_THRESHOLD]) if _THRESHOLD in metadata.keys() else 0.5  # noqa: SIM118
+
+
+def _check_types(schema: InputSchema, categories: set[int], textual: set[int], file: str) -> None:
+    for i, column in enumerate(schema.columns):
+        if i in categories and column.type == "numeric":
+            # CatBoost hashes a category's text, and 3 and 3.0 are two texts.
+            problem, remedy = "a category", "Make it categorical or integer."
+        elif i not in textual and column.textual:
+            problem, remedy = "a number", "Make it numeric, integer or boolean."
+        else:
+            continue
+        raise ModelDirectoryError(
+            "input_schema.json",
+            f"columns: {column.name}.type",
+            f"it is {column.type}, but the column is {problem} for {file}",
+            remedy,
+        )
