@@ -1,0 +1,5 @@
+"""Lets `python -m onrecord` be the `onrecord` command."""
+
+from onrecord.cli import main
+
+main()

@@ -1,0 +1,187 @@
+"""The only place where the rooms meet: `create_app` builds every part and hands it over."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import structlog
+from fastapi import FastAPI
+from fastapi.responses import JSONResponse
+from starlette.types import ASGIApp
+
+import onrecord
+from onrecord.accounts.keys import KeyRing
+from onrecord.accounts.limits import CallLimit, SignInLimit
+from onrecord.accounts.passwords import Passwords
+from onrecord.accounts.sign_in import Accounts
+from onrecord.accounts.standing import Gate
+from onrecord.accounts.tokens import Tokens
+from onrecord.errors import SettingsError
+from onrecord.http import docs, health, models, predictions, users
+from onrecord.http.body import BodyLimit
+from onrecord.http.context import RequestContext
+from onrecord.http.openapi import openapi_document
+from onrecord.http.predict import PredictEndpoint, render_refusal
+from onrecord.http.refusals import add_refusals
+from onrecord.http.services import Services
+from onrecord.record.database import Database
+from onrecord.record.model_versions import register_model_version
+from onrecord.record.writer import Writer
+from onrecord.serving.artifact import Model, load_model
+from onrecord.serving.prediction import Predictor, Recorder
+from onrecord.serving.runner import Runner
+from onrecord.serving.trust import Trust
+from onrecord.serving.validation import Validator
+from onrecord.settings import Settings
+
+_ACCOUNT_BODY_BYTES = 64 * 1024
+
+__all__ = ["Parts", "build_accounts", "create_app", "load_trust"]
+
+
+def load_trust(settings: Settings) -> Trust:
+    """Return what the operator trusts: the server's own file and the settings together."""
+    return Trust(
+        settings.trust_file, hashes=settings.trusted_models, skops_types=settings.trusted_types
+    )
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The accounts of one server and the parts under them."""
+
+    tokens: Tokens
+    passwords: Passwords
+    accounts: Accounts
+
+
+def build_accounts(settings: Settings, database: Database) -> Parts:
+    """Build the accounts on a database."""
+    keys = (
+        KeyRing.from_secrets(settings.token_secrets.get_secret_value())
+        if settings.token_secrets is not None
+        else KeyRing.from_file(settings.token_file)
+    )
+    tokens = Tokens(
+        keys,
+        issuer=settings.token_issuer,
+        audience=settings.token_audience,
+        lifetime=timedelta(minutes=settings.token_minutes),
+    )
+    passwords = Passwords()
+    return Parts(tokens, passwords, Accounts(database, passwords, tokens, SignInLimit()))
+
+
+def _open_model(settings: Settings, database: Database) -> tuple[Model, int]:
+    if settings.model_dir is None:
+        raise SettingsError("setting model_dir: name the model directory to serve")
+    model = load_model(
+        settings.model_dir,
+        trust=load_trust(settings),
+        name=settings.model_name,
+        compile=settings.compile,
+    )
+    with database.write() as connection:
+        version_id = register_model_version(
+            connection,
+            name=model.name,
+            version=model.version,
+            sha256=model.sha256,
+            schema_sha256=model.schema_sha256,
+            input_schema=model.input_schema_bytes,
+            format=model.format,
+        )
+    structlog.get_logger("onrecord").info(
+        "model loaded",
+        model=model.name,
+        version=model.version,
+        sha256=model.sha256,
+        runtime=model.runtime.name,
+        reason=model.runtime_reason,
+        us_per_row=round(model.seconds_per_row * 1e6, 1),
+    )
+    return model, version_id
+
+
+def create_app(settings: Settings) -> ASGIApp:
+    """Build one server from its settings.
+
+    What it returns is plain ASGI: the prediction path answers before FastAPI, whose middleware
+    would cost it as much again, and hands everything else on.
+
+    The model is loaded, the database migrated to head and the token keys read before this
+    returns; no request reads a model file. Raises StartupError with one clear message where the
+    server cannot start.
+    """
+    database = Database(settings.database_url)
+    database.upgrade()
+    model, model_version_id = _open_model(settings, database)
+    parts = build_accounts(settings, database)
+    writer = Writer(database)
+    recorder = Recorder(writer, render_refusal)
+    runner = Runner(model)
+    validator = Validator(model.schema, max_rows=settings.max_rows)
+    predictor = Predictor(model, model_version_id, validator, runner, recorder)
+    gate = Gate(parts.tokens, database)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        writer.start()
+        yield
+        runner.close()
+        await writer.close()
+        parts.passwords.close()
+        database.close()
+
+    app = FastAPI(
+        title="onrecord",
+        version=onrecord.__version__,
+        description="Predictions from a tabular model, each answer on the record.",
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        lifespan=lifespan,
+    )
+    app.state.services = Services(
+        database=database,
+        writer=writer,
+        accounts=parts.accounts,
+        gate=gate,
+        predictors={model.name: predictor},
+        default_model=model.name,
+        registration_open=settings.registration_open,
+        token_seconds=settings.token_minutes * 60,
+        max_rows=settings.max_rows,
+    )
+    _add_routes(app, model, settings)
+    add_refusals(app)
+    endpoint = PredictEndpoint(
+        BodyLimit(app, max_bytes=_ACCOUNT_BODY_BYTES, seconds=settings.body_seconds),
+        gate=gate,
+        predictors={model.name: predictor},
+        default_model=model.name,
+        recorder=recorder,
+        call_limit=CallLimit(settings.call_rate) if settings.call_rate else None,
+        max_body_bytes=settings.max_body_bytes,
+        body_seconds=settings.body_seconds,
+    )
+    return RequestContext(endpoint)
+
+
+def _add_routes(app: FastAPI, model: Model, settings: Settings) -> None:
+    for room in (users, models, predictions, health):
+        app.include_router(room.router)
+    if not settings.docs:
+        return
+    app.include_router(docs.router)
+    document: dict[str, Any] = openapi_document(
+        app, [model], model.name, max_rows=settings.max_rows
+    )
+
+    @app.get("/openapi.json", include_in_schema=False)
+    async def openapi() -> JSONResponse:
+        return JSONResponse(document)

@@ -1,0 +1,91 @@
+"""`onrecord init`, `trust` and `check`: preparing a model directory."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from onrecord.app import load_trust
+from onrecord.errors import SettingsError
+from onrecord.serving.artifact import load_model, read_model_file
+from onrecord.serving.formats import types_to_trust
+from onrecord.serving.infer_schema import infer_schema
+from onrecord.settings import load_settings
+
+__all__ = ["check", "init", "trust"]
+
+
+def init(
+    model: Annotated[Path, typer.Argument(help="The model file, named as its format demands.")],
+    data: Annotated[Path, typer.Argument(help="Real data with the model's columns: CSV, Parquet.")],
+    target: Annotated[
+        str | None, typer.Option(help="The column that the model predicts; it is no input.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The model directory to write.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing schema.")] = False,
+) -> None:
+    """Make a model directory from a model file and the data it was trained on."""
+    if not model.is_file():
+        raise SettingsError(f"{model} is not a file")
+    directory = output or model.parent / model.stem
+    schema_file = directory / "input_schema.json"
+    if schema_file.exists() and not force:
+        raise SettingsError(f"{schema_file} exists; say --force to replace it")
+    document = infer_schema(data, target)
+    directory.mkdir(parents=True, exist_ok=True)
+    placed = directory / f"model{model.suffix}"
+    if placed.resolve() != model.resolve():
+        shutil.copyfile(model, placed)
+    schema_file.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+    count = len(document["input_schema"]["columns"])
+    typer.echo(f"wrote {schema_file}: {count} columns; read it, then `onrecord check {directory}`")
+
+
+def trust(
+    directory: Annotated[Path, typer.Argument(help="The model directory.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Agree to run the code in a model file; the server remembers its SHA-256."""
+    trusted = load_trust(load_settings())
+    file = read_model_file(directory)
+    types = types_to_trust(file, trusted) if file.format == "skops" else []
+    if file.format == "skops":
+        if not types:
+            typer.echo(f"{file.path} holds no type beyond those already trusted")
+            return
+        typer.echo(f"{file.path} holds these types beyond skops' own list:")
+        for name in types:
+            typer.echo(f"  {name}")
+    elif file.format in {"pickle", "joblib"}:
+        typer.echo(f"{file.path} runs code when it is loaded. SHA-256: {file.sha256}")
+    else:
+        typer.echo(f"{file.path} needs no trust: its format cannot run code")
+        return
+    if not yes:
+        typer.confirm("Do you trust where it comes from?", abort=True)
+    if types:
+        trusted.trust_types(types)
+        typer.echo("trusted; the server will load skops files with these types")
+    else:
+        trusted.pin(file.sha256, file.path)
+        typer.echo("trusted; the server will load exactly these bytes")
+
+
+def check(
+    directory: Annotated[Path, typer.Argument(help="The model directory.")],
+    compile: Annotated[  # noqa: A002 - it is the option's name
+        bool, typer.Option("--compile/--no-compile", help="Convert to ONNX where both agree.")
+    ] = True,
+) -> None:
+    """Load a model directory as `serve` would, and say what would serve it."""
+    model = load_model(directory, trust=load_trust(load_settings()), name=None, compile=compile)
+    typer.echo(f"{model.name} {model.version}: {model.format}, {len(model.schema.columns)} columns")
+    typer.echo(f"  sha256   {model.sha256}")
+    typer.echo(f"  runtime  {model.runtime.name}: {model.runtime_reason}")
+    typer.echo(f"  one row  {model.seconds_per_row * 1e6:.0f} us")

@@ -1,0 +1,141 @@
+"""`onrecord log` and `onrecord export`: reading the record from the command line."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, BinaryIO, Literal
+
+import typer
+from rich.console import Console
+from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TimeElapsedColumn
+from rich.table import Column, Table
+from rich.text import Text
+
+from onrecord.cli.admin import DatabaseOption, open_database
+from onrecord.errors import NotFound
+from onrecord.record import reader, users
+from onrecord.record.database import Database
+from onrecord.record.export import export
+
+__all__ = ["export_record", "log"]
+
+UserOption = Annotated[str | None, typer.Option("--user", help="Only this username's calls.")]
+ModelOption = Annotated[str | None, typer.Option("--model", help="Only this model's calls.")]
+StatusOption = Annotated[int | None, typer.Option("--status", help="Only this status.")]
+SinceOption = Annotated[datetime | None, typer.Option("--since", help="Received since, in UTC.")]
+UntilOption = Annotated[datetime | None, typer.Option("--until", help="Received before, in UTC.")]
+
+
+def _filters(
+    database: Database,
+    user: str | None,
+    model: str | None,
+    status: int | None,
+    since: datetime | None,
+    until: datetime | None,
+) -> reader.Filters:
+    user_id = None
+    if user is not None:
+        with database.read() as connection:
+            found = users.by_username(connection, user)
+        if found is None:
+            raise NotFound(f"There is no user {user!r}.")
+        user_id = found.id
+    return reader.Filters(
+        user_id=user_id,
+        model=model,
+        status=status,
+        since=since.replace(tzinfo=UTC) if since else None,
+        until=until.replace(tzinfo=UTC) if until else None,
+    )
+
+
+def log(
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many calls.")] = 20,
+    user: UserOption = None,
+    model: ModelOption = None,
+    status: StatusOption = None,
+    since: SinceOption = None,
+    until: UntilOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+    database: DatabaseOption = None,
+) -> None:
+    """Show the newest calls on record."""
+    with open_database(database) as opened:
+        filters = _filters(opened, user, model, status, since, until)
+        with opened.read() as connection:
+            entries = reader.page(connection, filters, limit=limit, before=None)
+    if as_json:
+        export(iter(entries), sys.stdout.buffer, "jsonl")
+        return
+    id_column = Column("id", no_wrap=True)
+    table = Table("received (UTC)", id_column, "user", "model", "status", "input", "output")
+    for entry in entries:
+        cells = (
+            f"{entry.received_at:%Y-%m-%d %H:%M:%S}",
+            entry.id,
+            entry.username,
+            f"{entry.model} {entry.model_version or ''}",
+            str(entry.status),
+            "" if entry.input is None else entry.input.decode(errors="replace"),
+            entry.output.decode(errors="replace"),
+        )
+        table.add_row(*map(_cell, cells))
+    Console().print(table)
+
+
+def _cell(text: str) -> Text:
+    """Return what callers sent as plain text: no markup, and no escape codes for the terminal."""
+    short = text if len(text) <= 60 else text[:57] + "..."  # noqa: PLR2004 - a cell's width
+    return Text("".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in short))
+
+
+def export_record(
+    format: Annotated[  # noqa: A002 - it is the option's name
+        Literal["csv", "jsonl", "parquet"], typer.Option(help="The file's format.")
+    ] = "jsonl",
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The file; standard output by default.")
+    ] = None,
+    user: UserOption = None,
+    model: ModelOption = None,
+    status: StatusOption = None,
+    since: SinceOption = None,
+    until: UntilOption = None,
+    database: DatabaseOption = None,
+) -> None:
+    """Write the record, oldest first, as CSV, JSON lines or Parquet."""
+    with open_database(database) as opened:
+        filters = _filters(opened, user, model, status, since, until)
+        if output is None:
+            written = _write(opened, filters, sys.stdout.buffer, format)
+        else:
+            partial = output.with_name(output.name + ".partial")
+            with partial.open("wb") as out:
+                written = _write(opened, filters, out, format)
+            partial.replace(output)
+    typer.echo(f"exported {written} calls", err=True)
+
+
+def _write(
+    database: Database,
+    filters: reader.Filters,
+    out: BinaryIO,
+    form: Literal["csv", "jsonl", "parquet"],
+) -> int:
+    columns = (SpinnerColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    console = Console(stderr=True)
+    with database.read() as connection:
+        total = reader.count(connection, filters)
+        with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+            task = progress.add_task("export", total=total)
+
+            def shown() -> Iterator[reader.Entry]:
+                for entry in reader.stream(connection, filters):
+                    progress.advance(task)
+                    yield entry
+
+            return export(shown(), out, form)

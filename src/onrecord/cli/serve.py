@@ -1,0 +1,171 @@
+"""`onrecord serve` and `onrecord demo`."""
+
+from __future__ import annotations
+
+import gc
+import multiprocessing
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import uvicorn
+from starlette.types import ASGIApp
+
+from onrecord.app import create_app
+from onrecord.errors import OnrecordError, SettingsError
+from onrecord.http.protocol import HttpProtocol
+from onrecord.logs import configure_logs
+from onrecord.record import users
+from onrecord.record.database import Database
+from onrecord.settings import Settings, load_settings
+
+__all__ = ["demo", "serve", "worker_app"]
+
+_GARBAGE_THRESHOLD = 20_000
+_SWITCH_SECONDS = 0.0005
+
+
+def serve(
+    model_dir: Annotated[
+        Path | None, typer.Argument(help="The model directory.", show_default=False)
+    ] = None,
+    host: Annotated[str | None, typer.Option(help="The address to listen on.")] = None,
+    port: Annotated[int | None, typer.Option(help="The port to listen on.")] = None,
+    workers: Annotated[int | None, typer.Option(help="How many worker processes.")] = None,
+    database: Annotated[
+        str | None, typer.Option(help="sqlite:///FILE or postgresql://USER@HOST/DATABASE.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="The model's name.")] = None,
+    compile: Annotated[  # noqa: A002 - it is the option's name
+        bool | None,
+        typer.Option("--compile/--no-compile", help="Convert the model to ONNX where both agree."),
+    ] = None,
+) -> None:
+    """Serve a model directory over HTTP."""
+    given: dict[str, object] = {
+        "model_dir": model_dir,
+        "host": host,
+        "port": port,
+        "workers": workers,
+        "database": database,
+        "model_name": name,
+        "compile": compile,
+    }
+    settings = load_settings(**given)
+    configure_logs(form=settings.log_format, level=settings.log_level)
+    if settings.model_dir is None:
+        raise SettingsError("setting model_dir: name the model directory to serve")
+    if settings.workers == 1:
+        app = _build(settings)
+        _announce(settings)
+        uvicorn.Server(uvicorn.Config(app, **_uvicorn_options(settings))).run()
+        return
+    _serve_with_workers(settings, given)
+
+
+def _uvicorn_options(settings: Settings) -> dict[str, Any]:
+    return {
+        "host": settings.host,
+        "port": settings.port,
+        "log_config": None,
+        "access_log": False,
+        "server_header": False,
+        "lifespan": "on",
+        "proxy_headers": bool(settings.trusted_proxies),
+        "forwarded_allow_ips": list(settings.trusted_proxies),
+        "http": HttpProtocol,
+        "timeout_graceful_shutdown": settings.drain_seconds,
+    }
+
+
+def _serve_with_workers(settings: Settings, given: dict[str, object]) -> None:
+    """Start several workers on one private copy of the model directory.
+
+    A worker that is replaced later must load the same bytes, even if the directory has changed or
+    gone since; and a model that cannot be served must be said once, before any worker starts.
+    """
+    if settings.model_dir is None:
+        raise SettingsError("setting model_dir: name the model directory to serve")
+    if not settings.model_dir.is_dir():
+        raise SettingsError(f"setting model_dir: {settings.model_dir} is not a directory")
+    with tempfile.TemporaryDirectory(prefix="onrecord-") as private:
+        copy = Path(private) / settings.model_dir.resolve().name
+        shutil.copytree(settings.model_dir, copy)
+        for key, value in {**given, "model_dir": copy}.items():
+            if value is not None:
+                os.environ[f"ONRECORD_{key.upper()}"] = str(value)
+        trial = multiprocessing.get_context("spawn").Process(target=_try_to_start)
+        trial.start()
+        trial.join()
+        if trial.exitcode != 0:
+            raise typer.Exit(1)
+        _announce(settings)
+        options = _uvicorn_options(settings)
+        uvicorn.run(
+            "onrecord.cli.serve:worker_app",
+            factory=True,
+            workers=settings.workers,
+            timeout_worker_healthcheck=60,
+            **options,
+        )
+
+
+def _try_to_start() -> None:
+    settings = load_settings()
+    configure_logs(form=settings.log_format, level="warning")
+    try:
+        create_app(settings)
+    except OnrecordError as error:
+        sys.exit(f"onrecord: {error}")
+
+
+def worker_app() -> ASGIApp:
+    """Build the application in a worker process, from the environment that `serve` prepared."""
+    settings = load_settings()
+    configure_logs(form=settings.log_format, level=settings.log_level)
+    return _build(settings)
+
+
+def _build(settings: Settings) -> ASGIApp:
+    app = create_app(settings)
+    # What start-up made stays until the end. Without this every full collection walks through all
+    # of the model libraries, and calls wait for it for a tenth of a second.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_GARBAGE_THRESHOLD, 20, 20)
+    # The writer thread wants the interpreter a few times a commit, each for some microseconds.
+    sys.setswitchinterval(_SWITCH_SECONDS)
+    return app
+
+
+def _announce(settings: Settings) -> None:
+    address = f"http://{settings.host}:{settings.port}"
+    lines = [f"onrecord serves {settings.model_dir} at {address} (API page: {address}/docs)"]
+    lines.append(f"  record: {settings.shown()['database']}")
+    registration = "open" if settings.registration_open else "closed"
+    lines.append(f"  registration: {registration} (setting `registration`)")
+    database = Database(settings.database_url)
+    with database.read() as connection:
+        if not users.has_admin(connection):
+            lines.append("  no admin yet: make one with `onrecord users create NAME --admin`")
+    database.close()
+    typer.echo("\n".join(lines), err=True)
+
+
+def demo(
+    port: Annotated[int, typer.Option(help="The port to listen on.")] = 8000,
+    directory: Annotated[
+        Path, typer.Option(help="Where the demo keeps its model and its record.")
+    ] = Path("onrecord-data/demo"),
+    serve_on: Annotated[
+        bool, typer.Option("--serve/--exit", help="Keep serving after the walk.")
+    ] = True,
+) -> None:
+    """Train a small real model, serve it and walk through one recorded prediction."""
+    from onrecord.demo.walk import run_demo
+
+    run_demo(directory, port=port, keep_serving=serve_on)

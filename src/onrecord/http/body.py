@@ -1,0 +1,106 @@
+"""Bounds the body of every request: its size, and the time it may take to arrive."""
+
+from __future__ import annotations
+
+import asyncio
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from onrecord.errors import BodyTimeout, BodyTooLarge
+from onrecord.http.context import header, request_id
+from onrecord.http.problems import problem_response
+
+__all__ = ["BodyLimit", "ClientGone", "read_body"]
+
+
+class ClientGone(Exception):
+    """The client went away before its body was complete."""
+
+
+async def read_body(
+    headers: list[tuple[bytes, bytes]], receive: Receive, *, max_bytes: int, seconds: float
+) -> bytes:
+    """Return a request's whole body.
+
+    Raises BodyTooLarge (before reading, where the header tells), BodyTimeout or ClientGone.
+    """
+    length = header(headers, b"content-length")
+    if length is not None and length.isdigit() and int(length) > max_bytes:
+        raise _too_large(max_bytes)
+    first = _receive_at_once(receive)
+    if first is not None and not first.get("more_body") and first["type"] == "http.request":
+        body: bytes = first.get("body", b"")
+        if len(body) > max_bytes:
+            raise _too_large(max_bytes)
+        return body
+    chunks: list[bytes] = []
+    size = 0
+    try:
+        async with asyncio.timeout(seconds):
+            while True:
+                message = first or await receive()
+                first = None
+                if message["type"] == "http.disconnect":
+                    raise ClientGone
+                chunk = message.get("body", b"")
+                size += len(chunk)
+                if size > max_bytes:
+                    raise _too_large(max_bytes)
+                chunks.append(chunk)
+                if not message.get("more_body"):
+                    return b"".join(chunks)
+    except TimeoutError:
+        raise BodyTimeout(f"The body did not arrive within {seconds:g} seconds.") from None
+
+
+def _receive_at_once(receive: Receive) -> Message | None:
+    """Return the next message where it is there already, None where it must be waited for.
+
+    Most bodies come with their headers, and the timer that waiting needs would cost them more than
+    their validation. One that is not there yet is asked for again: like any awaitable that is
+    cancelled while it waits, `receive` has taken nothing.
+    """
+    receiving = receive().__await__()
+    try:
+        next(receiving)
+    except StopIteration as done:
+        message: Message = done.value
+        return message
+    receiving.close()
+    return None
+
+
+def _too_large(max_bytes: int) -> BodyTooLarge:
+    return BodyTooLarge(f"A body here may have at most {max_bytes} bytes.")
+
+
+class BodyLimit:
+    """Plain ASGI middleware: reads the body first, within its bounds, and then hands it on."""
+
+    def __init__(self, app: ASGIApp, *, max_bytes: int, seconds: float) -> None:
+        self._app = app
+        self._max_bytes = max_bytes
+        self._seconds = seconds
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http" or scope["method"] in ("GET", "HEAD", "OPTIONS"):
+            await self._app(scope, receive, send)
+            return
+        try:
+            body = await read_body(
+                scope["headers"], receive, max_bytes=self._max_bytes, seconds=self._seconds
+            )
+        except (BodyTimeout, BodyTooLarge) as error:
+            await problem_response(error, request_id(scope))(scope, receive, send)
+            return
+        except ClientGone:
+            return
+        first: Message | None = {"type": "http.request", "body": body, "more_body": False}
+
+        async def replay() -> Message:
+            nonlocal first
+            message, first = first, None
+            return message if message is not None else await receive()
+
+        await self._app(scope, replay, send)

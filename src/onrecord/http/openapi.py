@@ -1,0 +1,189 @@
+"""The OpenAPI document: FastAPI's own, plus the hot path drawn from each model's columns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+
+from onrecord.serving.artifact import Model
+from onrecord.serving.json_schema import body_json_schema
+
+__all__ = ["openapi_document"]
+
+_PROBLEM: dict[str, Any] = {
+    "type": "object",
+    "description": "RFC 9457 problem details.",
+    "required": ["type", "title", "status", "detail", "code", "request_id"],
+    "properties": {
+        "type": {"type": "string"},
+        "title": {"type": "string"},
+        "status": {"type": "integer"},
+        "detail": {"type": "string"},
+        "code": {"type": "string"},
+        "request_id": {"type": "string"},
+        "errors": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "required": ["pointer", "code", "detail"],
+                "properties": {
+                    name: {"type": "string"}
+                    for name in ("pointer", "code", "detail", "expected", "received")
+                },
+            },
+        },
+    },
+}
+_OAUTH_ERROR: dict[str, Any] = {
+    "type": "object",
+    "description": "RFC 6749, section 5.2.",
+    "required": ["error", "error_description"],
+    "properties": {"error": {"type": "string"}, "error_description": {"type": "string"}},
+}
+_MEANING = {
+    400: "The input does not fit; every bad field is named",
+    401: "No valid token",
+    403: "Not allowed",
+    404: "Not found",
+    408: "The body did not arrive in time",
+    409: "It contradicts what is there: a name that is taken, a deleted user, the last admin",
+    413: "The body is too large",
+    415: "The media type is not read here",
+    422: "The model has no answer to this input",
+    429: "Too many requests",
+    500: "The model or the server failed",
+    503: "Not now: nothing was predicted; try again",
+}
+_TAGS = ("accounts", "prediction", "record", "models", "health")
+_PREDICT_STATUSES = (400, 401, 404, 408, 413, 415, 422, 429, 500, 503)
+
+
+def openapi_document(
+    app: FastAPI, models: Iterable[Model], default_model: str, *, max_rows: int
+) -> dict[str, Any]:
+    """Return the OpenAPI 3.1 document of the application and its models."""
+    document: dict[str, Any] = get_openapi(
+        title=app.title, version=app.version, description=app.description, routes=app.routes
+    )
+    schemas = document.setdefault("components", {}).setdefault("schemas", {})
+    for name in ("HTTPValidationError", "ValidationError"):
+        schemas.pop(name, None)
+    schemas["Problem"] = _PROBLEM
+    schemas["OAuthError"] = _OAUTH_ERROR
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            _document_refusals(path, method, operation)
+    for model in models:
+        addresses = [f"/models/{model.name}/predict"]
+        if model.name == default_model:
+            addresses.insert(0, "/predict")
+        for address in addresses:
+            document["paths"][address] = {"post": _predict_operation(model, address, max_rows)}
+    document["tags"] = [{"name": name} for name in _TAGS]
+    return document
+
+
+def _document_refusals(path: str, method: str, operation: dict[str, Any]) -> None:
+    responses = operation["responses"]
+    taking_input = responses.pop("422", None) is not None or "requestBody" in operation
+    secured = bool(operation.get("security"))
+    statuses = {
+        400: taking_input and path != "/token",
+        401: secured,
+        403: (secured and path.startswith("/users") and path != "/users/me")
+        or (method == "post" and path == "/users"),
+        404: "{" in path,
+        408: "requestBody" in operation,
+        409: path.startswith("/users") and method in {"post", "patch", "delete"},
+        413: "requestBody" in operation,
+        429: path == "/token",
+        503: path != "/healthz",
+    }
+    for status, applies in statuses.items():
+        if applies:
+            responses.setdefault(str(status), _problem(status))
+    if path == "/token":
+        responses["400"] = {
+            "description": "Not signed in",
+            "content": {
+                "application/json": {"schema": {"$ref": "#/components/schemas/OAuthError"}}
+            },
+        }
+
+
+def _problem(status: int) -> dict[str, Any]:
+    schema = {"$ref": "#/components/schemas/Problem"}
+    answer: dict[str, Any] = {
+        "description": _MEANING[status],
+        "content": {"application/problem+json": {"schema": schema}},
+    }
+    if status in (429, 503):
+        answer["headers"] = {
+            "Retry-After": {"schema": {"type": "integer"}, "description": "Seconds to wait."}
+        }
+    return answer
+
+
+def _predict_operation(model: Model, address: str, max_rows: int) -> dict[str, Any]:
+    example = model.schema.example_row()
+    responses: dict[str, Any] = {
+        "200": {
+            "description": "The prediction, already on record",
+            "content": {"application/json": {"schema": _answer_schema()}},
+        }
+    }
+    responses |= {str(status): _problem(status) for status in _PREDICT_STATUSES}
+    where = " (the default model)" if address == "/predict" else ""
+    return {
+        "tags": ["prediction"],
+        "summary": f"Predict with {model.name}{where}",
+        "description": 'One row as an object, or many as `{"rows": [...]}`. '
+        "The answer leaves after it is committed to the record.",
+        "operationId": "predict" + address.replace("/", "_").removesuffix("_predict"),
+        "security": [{"OAuth2PasswordBearer": []}],
+        "requestBody": {
+            "required": True,
+            "content": {
+                "application/json": {
+                    "schema": body_json_schema(model.schema, max_rows),
+                    "examples": {
+                        "one row": {"value": example},
+                        "many rows": {"value": {"rows": [example, example]}},
+                    },
+                }
+            },
+        },
+        "responses": responses,
+    }
+
+
+def _answer_schema() -> Mapping[str, Any]:
+    prediction = {"description": "The predicted class or value."}
+    probabilities = {"type": "object", "description": "The probability of each class."}
+    row = {
+        "type": "object",
+        "required": ["id", "prediction"],
+        "properties": {
+            "id": {"type": "string", "format": "uuid"},
+            "prediction": prediction,
+            "probabilities": probabilities,
+        },
+    }
+    return {
+        "type": "object",
+        "required": ["id", "model"],
+        "properties": {
+            "id": {"type": "string", "format": "uuid"},
+            "model": {
+                "type": "object",
+                "required": ["name", "version", "sha256"],
+                "properties": {n: {"type": "string"} for n in ("name", "version", "sha256")},
+            },
+            "prediction": prediction,
+            "probabilities": probabilities,
+            "predictions": {"type": "array", "items": row},
+        },
+    }

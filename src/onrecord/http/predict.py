@@ -1,0 +1,161 @@
+"""`POST /predict` and `POST /models/{name}/predict`: the hot path, plain ASGI in front of FastAPI.
+
+In this order: authenticate, read the body, validate, predict, record, answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from urllib.parse import unquote
+
+import structlog
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from onrecord.accounts.caller import Caller
+from onrecord.accounts.limits import CallLimit
+from onrecord.accounts.standing import Gate
+from onrecord.errors import (
+    BodyTimeout,
+    BodyTooLarge,
+    CallError,
+    MethodNotAllowed,
+    NotFound,
+    TooManyRequests,
+    UnsupportedMediaType,
+)
+from onrecord.http.body import ClientGone, read_body
+from onrecord.http.context import header, request_id
+from onrecord.http.problems import PROBLEM_TYPE, STATUS, problem_body, problem_headers
+from onrecord.serving.prediction import Answer, Call, Predictor, Recorder
+
+__all__ = ["PredictEndpoint", "render_refusal"]
+
+
+def render_refusal(error: CallError, call: Call) -> tuple[int, bytes]:
+    """Return the status and the bytes with which a call is refused."""
+    return STATUS[type(error)], problem_body(error, call.x_request_id or call.id)
+
+
+class PredictEndpoint:
+    """Answers prediction calls itself and hands every other request to `app`."""
+
+    def __init__(  # noqa: PLR0913 - everything it needs is handed in
+        self,
+        app: ASGIApp,
+        *,
+        gate: Gate,
+        predictors: Mapping[str, Predictor],
+        default_model: str,
+        recorder: Recorder,
+        call_limit: CallLimit | None,
+        max_body_bytes: int,
+        body_seconds: float,
+    ) -> None:
+        self._app = app
+        self._gate = gate
+        self._predictors = predictors
+        self._default_model = default_model
+        self._recorder = recorder
+        self._call_limit = call_limit
+        self._max_body_bytes = max_body_bytes
+        self._body_seconds = body_seconds
+        self._log = structlog.get_logger("onrecord.predict")
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        name = self._model_asked_for(scope["path"]) if scope["type"] == "http" else None
+        if name is None:
+            await self._app(scope, receive, send)
+            return
+        try:
+            if scope["method"] != "POST":
+                raise MethodNotAllowed("Predictions are asked for with POST.")
+            answer = await self._answer(name, scope, receive)
+        except CallError as error:
+            body = problem_body(error, request_id(scope))
+            answer = Answer(STATUS[type(error)], body, error)
+        except ClientGone:
+            return
+        await _send(answer, send)
+
+    def _model_asked_for(self, path: str) -> str | None:
+        if path == "/predict":
+            return self._default_model
+        if path.startswith("/models/") and path.endswith("/predict"):
+            name = unquote(path[len("/models/") : -len("/predict")])
+            if name and "/" not in name:
+                return name
+        return None
+
+    async def _answer(self, name: str, scope: Scope, receive: Receive) -> Answer:
+        headers = scope["headers"]
+        caller = await self._authenticate(headers)
+        scope["onrecord.user"] = caller.username
+        content_type = header(headers, b"content-type")
+        call = Call(
+            id=scope["onrecord.id"],
+            user_id=caller.user_id,
+            model=name,
+            x_request_id=scope["onrecord.x_request_id"],
+            content_type=content_type.decode("latin-1") if content_type else None,
+            body=None,
+            received_at=datetime.now(UTC),
+            started=scope["onrecord.started"],
+        )
+        predictor = self._predictors.get(name)
+        version = predictor.model_version_id if predictor else None
+        try:
+            if self._call_limit is not None:
+                self._call_limit.check(caller.user_id)
+            call.body = await read_body(
+                headers, receive, max_bytes=self._max_body_bytes, seconds=self._body_seconds
+            )
+            if predictor is None:
+                raise NotFound(f"There is no model {name[:100]!r}; GET /models lists them.")
+            _check_media_type(call.content_type)
+        except (
+            BodyTooLarge,
+            BodyTimeout,
+            NotFound,
+            TooManyRequests,
+            UnsupportedMediaType,
+        ) as error:
+            return await self._recorder.refuse(call, error, version)
+        answer = await predictor.predict(call)
+        if answer.error is not None and answer.error.__cause__ is not None:
+            self._log.warning(
+                "model did not answer", prediction_id=call.id, exc_info=answer.error.__cause__
+            )
+        return answer
+
+    async def _authenticate(self, headers: list[tuple[bytes, bytes]]) -> Caller:
+        raw = header(headers, b"authorization")
+        token = raw.decode("latin-1") if raw is not None else None
+        return self._gate.authenticate_cached(token) or await self._gate.authenticate(token)
+
+
+def _check_media_type(content_type: str | None) -> None:
+    # A call without a media type is read as JSON: curl users forget it, and nothing else is meant.
+    if content_type is None:
+        return
+    essence = content_type.split(";", 1)[0].strip().lower()
+    if essence != "application/json" and not (
+        essence.startswith("application/") and essence.endswith("+json")
+    ):
+        raise UnsupportedMediaType(
+            f"Send the input as application/json, not as {essence[:100] or 'an empty media type'}."
+        )
+
+
+async def _send(answer: Answer, send: Send) -> None:
+    headers = [
+        (b"content-type", b"application/json" if answer.error is None else PROBLEM_TYPE.encode()),
+        (b"content-length", str(len(answer.body)).encode()),
+    ]
+    if isinstance(answer.error, MethodNotAllowed):
+        headers.append((b"allow", b"POST"))
+    if answer.error is not None:
+        headers += [(k.encode(), v.encode()) for k, v in problem_headers(answer.error).items()]
+    await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+    await send({"type": "http.response.body", "body": answer.body})

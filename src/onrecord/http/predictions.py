@@ -1,0 +1,200 @@
+"""`/predictions`: reading the record."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import msgspec
+from fastapi import APIRouter, Query, Request, Response
+from pydantic import BaseModel, BeforeValidator, Field
+
+from onrecord.errors import Fault, InvalidInput, NotFound
+from onrecord.http.services import CallerDep, ServicesDep
+from onrecord.record import reader
+from onrecord.record.ids import ID_PATTERN, is_id, prediction_id, request_id_of, row_of
+
+__all__ = ["router"]
+
+router = APIRouter(prefix="/predictions", tags=["record"])
+
+
+_DATE = re.compile(r"\d{4}-\d\d-\d\d")
+
+
+def _not_a_number(value: object) -> object:
+    if isinstance(value, str) and _DATE.match(value) is None:
+        raise ValueError("write a time as RFC 3339 has it: 2026-11-25T09:00:00Z")
+    return value
+
+
+Moment = Annotated[datetime, BeforeValidator(_not_a_number)]
+"""A time as text; pydantic alone would read a number as seconds since 1970."""
+
+_ID: dict[str, Any] = {"pattern": ID_PATTERN}
+
+
+class RecordedModel(BaseModel):
+    """The model that a call reached."""
+
+    name: str
+    version: str | None
+    sha256: str | None
+
+
+class RecordedPrediction(BaseModel):
+    """One call on record: what was asked and what was answered.
+
+    `input` and `output` are JSON where the bytes are JSON, else text; null where nothing was read.
+    """
+
+    id: str
+    user_id: str
+    username: str
+    model: RecordedModel
+    x_request_id: str | None
+    received_at: datetime
+    content_type: str | None
+    input: Any
+    status: int
+    output: Any
+    error_code: str | None
+    error_fields: list[str]
+    duration_us: int = Field(description="Microseconds from arrival until the answer was ready.")
+    responded_at: datetime
+
+
+class PredictionPage(BaseModel):
+    """One page of the record, newest first."""
+
+    predictions: list[RecordedPrediction]
+    next: str | None = Field(description="Send it as `before` to get the next, older page.")
+
+
+def _readable(raw: bytes | None) -> object:
+    if raw is None:
+        return None
+    try:
+        return msgspec.json.decode(raw)
+    except (ValueError, RecursionError):
+        return raw.decode(errors="replace")
+
+
+def _shown(entry: reader.Entry) -> RecordedPrediction:
+    return RecordedPrediction(
+        id=entry.id,
+        user_id=entry.user_id,
+        username=entry.username,
+        model=RecordedModel(
+            name=entry.model, version=entry.model_version, sha256=entry.model_sha256
+        ),
+        x_request_id=entry.x_request_id,
+        received_at=entry.received_at,
+        content_type=entry.content_type,
+        input=_readable(entry.input),
+        status=entry.status,
+        output=_readable(entry.output),
+        error_code=entry.error_code,
+        error_fields=list(entry.error_fields),
+        duration_us=entry.duration_us,
+        responded_at=entry.responded_at,
+    )
+
+
+@router.get("", summary="List the record")
+async def list_predictions(
+    request: Request,
+    response: Response,
+    caller: CallerDep,
+    services: ServicesDep,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 50,
+    before: Annotated[
+        str | None,
+        Query(description="The `next` of the page before.", json_schema_extra=_ID),
+    ] = None,
+    since: Annotated[Moment | None, Query(description="Received at or after (RFC 3339).")] = None,
+    until: Annotated[Moment | None, Query(description="Received before (RFC 3339).")] = None,
+    model: Annotated[str | None, Query(description="The model's name.")] = None,
+    version: Annotated[str | None, Query(description="The model's version.")] = None,
+    status: Annotated[int | None, Query(ge=100, le=599)] = None,
+    user: Annotated[
+        str | None,
+        Query(description="A user's id; only an admin may ask for others.", json_schema_extra=_ID),
+    ] = None,
+    x_request_id: Annotated[str | None, Query(max_length=128)] = None,
+) -> PredictionPage:
+    """List calls on record, newest first: one's own; to an admin everyone's."""
+    faults = tuple(
+        Fault(f"/{name}", "wrong_form", sentence)
+        for name, value, sentence in (
+            ("before", before, "Send the `next` of the page before."),
+            ("user", user, "A user is named by its id."),
+        )
+        if value is not None and not is_id(value)
+    )
+    if faults:
+        raise InvalidInput("The query does not fit.", faults=faults)
+    if caller.role != "admin":
+        if user is not None and user != caller.user_id:
+            return PredictionPage(predictions=[], next=None)
+        user = caller.user_id
+    filters = reader.Filters(
+        user_id=user,
+        model=model,
+        version=version,
+        status=status,
+        since=_in_utc(since),
+        until=_in_utc(until),
+        x_request_id=x_request_id,
+    )
+
+    def read() -> list[reader.Entry]:
+        with services.database.read() as connection:
+            return reader.page(connection, filters, limit=limit + 1, before=before)
+
+    found = await services.database.run(read)
+    following = found[limit - 1].id if len(found) > limit else None
+    if following is not None:
+        url = request.url.include_query_params(before=following)
+        response.headers["link"] = f'<{url.path}?{url.query}>; rel="next"'
+    return PredictionPage(predictions=[_shown(entry) for entry in found[:limit]], next=following)
+
+
+@router.get("/{prediction}", summary="Show one call on record")
+async def show_prediction(
+    prediction: str, caller: CallerDep, services: ServicesDep
+) -> RecordedPrediction:
+    """Show the call that a prediction belongs to; another user's is not found.
+
+    The id of one row of a call shows the whole call, under the row's id.
+    """
+
+    def read() -> reader.Entry | None:
+        with services.database.read() as connection:
+            return reader.find(
+                connection,
+                request_id_of(prediction),
+                user_id=None if caller.role == "admin" else caller.user_id,
+            )
+
+    entry = await services.database.run(read) if is_id(prediction) else None
+    if entry is None or not _has_row(entry, row_of(prediction)):
+        raise NotFound("There is no such prediction on record.")
+    shown = _shown(entry)
+    shown.id = prediction_id(entry.id, row_of(prediction))
+    return shown
+
+
+def _has_row(entry: reader.Entry, row: int) -> bool:
+    if row == 0:
+        return True
+    output = _readable(entry.output)
+    return isinstance(output, dict) and row < len(output.get("predictions", ()))
+
+
+def _in_utc(moment: datetime | None) -> datetime | None:
+    """Read a time without a zone as UTC."""
+    if moment is not None and moment.tzinfo is None:
+        return moment.replace(tzinfo=UTC)
+    return moment

@@ -1,0 +1,273 @@
+"""`/users` and `/token`: registering, signing in, and what an admin does with accounts."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+from urllib.parse import parse_qsl
+
+import msgspec
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, ConfigDict, Field, StrictBool
+
+from onrecord.accounts.passwords import MAX_PASSWORD, MIN_PASSWORD, USERNAME_PATTERN
+from onrecord.accounts.sign_in import Accounts
+from onrecord.errors import CallError, Fault, Forbidden, InvalidInput, NotFound, Unauthenticated
+from onrecord.http.services import AdminDep, CallerDep, ServicesDep
+from onrecord.record import users
+from onrecord.record.database import Database
+from onrecord.record.ids import ID_PATTERN, is_id
+
+__all__ = ["router"]
+
+router = APIRouter(tags=["accounts"])
+
+
+class UserOut(BaseModel):
+    """A user, as the API shows it."""
+
+    id: str
+    username: str
+    email: str | None
+    role: Literal["user", "admin"]
+    created_at: datetime
+    disabled_at: datetime | None
+    deleted_at: datetime | None
+
+
+class Registration(BaseModel):
+    """What a stranger sends to become a user."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [
+                {
+                    "username": "ada",
+                    "password": "correct horse battery staple",
+                    "email": "ada@example.com",
+                }
+            ]
+        },
+    )
+
+    # The accounts judge these, all at once and in their own words; this is how docs show the rules.
+    username: str = Field(json_schema_extra={"pattern": USERNAME_PATTERN})
+    password: str = Field(
+        json_schema_extra={"minLength": MIN_PASSWORD, "maxLength": MAX_PASSWORD},
+        description="Not the same as the username.",
+    )
+    email: str | None = Field(default=None, json_schema_extra={"format": "email"})
+
+
+class Token(BaseModel):
+    """A bearer token (RFC 6749, section 5.1)."""
+
+    access_token: str
+    token_type: Literal["bearer"] = "bearer"  # noqa: S105 - the name of a token type
+    expires_in: int = Field(description="Seconds until the token expires.")
+
+
+class Registered(Token):
+    """A new user and its first token."""
+
+    user: UserOut
+
+
+class UserPage(BaseModel):
+    """One page of users, oldest first."""
+
+    users: list[UserOut]
+    next: str | None = Field(description="Send it as `after` to get the next page.")
+
+
+class UserChange(BaseModel):
+    """What an admin may change of a user."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    disabled: StrictBool | None = None
+    role: Literal["user", "admin"] | None = None
+
+
+def _shown(user: users.User) -> UserOut:
+    return UserOut(
+        id=user.id,
+        username=user.username,
+        email=user.email,
+        role=user.role,
+        created_at=user.created_at,
+        disabled_at=user.disabled_at,
+        deleted_at=user.deleted_at,
+    )
+
+
+@router.post("/users", status_code=201, summary="Register")
+async def register(body: Registration, services: ServicesDep, response: Response) -> Registered:
+    """Make a user and hand out its first token."""
+    if not services.registration_open:
+        raise Forbidden("Registration is closed; ask an admin for an account.")
+    user = await services.accounts.register(body.username, body.password, body.email)
+    response.headers["cache-control"] = "no-store"
+    response.headers["location"] = f"/users/{user.id}"
+    return Registered(
+        user=_shown(user),
+        access_token=services.accounts.token_for(user),
+        expires_in=services.token_seconds,
+    )
+
+
+_TOKEN_FORM: dict[str, Any] = {
+    "type": "object",
+    "required": ["username", "password"],
+    "properties": {
+        "grant_type": {"type": "string", "enum": ["password"], "default": "password"},
+        "username": {"type": "string"},
+        "password": {"type": "string", "format": "password"},
+        "scope": {"type": "string", "default": ""},
+    },
+}
+
+
+@router.post(
+    "/token",
+    summary="Sign in",
+    response_model=Token,
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {
+                "application/x-www-form-urlencoded": {"schema": _TOKEN_FORM},
+                "application/json": {"schema": _TOKEN_FORM},
+            },
+        }
+    },
+)
+async def sign_in(request: Request, services: ServicesDep) -> Response:
+    """Exchange a username and a password for a bearer token (RFC 6749, section 4.3)."""
+    fields = await _token_fields(request)
+    if isinstance(fields, str):
+        return _oauth_error("invalid_request", fields)
+    if fields.get("grant_type", "password") != "password":
+        return _oauth_error("unsupported_grant_type", "The grant_type must be password.")
+    username, password = fields.get("username"), fields.get("password")
+    if not username or not password:
+        return _oauth_error("invalid_request", "Both username and password are needed.")
+    address = request.client.host if request.client else "unknown"
+    try:
+        user, token = await services.accounts.sign_in(username, password, address)
+    except Unauthenticated as error:
+        return _oauth_error("invalid_grant", error.detail)
+    request.scope["onrecord.user"] = user.username
+    answer = Token(access_token=token, expires_in=services.token_seconds)
+    return JSONResponse(answer.model_dump(), headers={"cache-control": "no-store"})
+
+
+async def _token_fields(request: Request) -> dict[str, str] | str:
+    """Return the fields of a form or JSON body, or a sentence about what is wrong with it."""
+    raw = await request.body()
+    essence = request.headers.get("content-type", "").split(";", 1)[0].strip().lower()
+    try:
+        if essence == "application/json":
+            return msgspec.json.decode(raw, type=dict[str, str])
+        if essence in ("application/x-www-form-urlencoded", ""):
+            return dict(parse_qsl(raw.decode(), keep_blank_values=True, max_num_fields=20))
+    except (ValueError, RecursionError):
+        return "The body cannot be read: send a form or a JSON object of strings."
+    return "Send the body as application/x-www-form-urlencoded or application/json."
+
+
+def _oauth_error(code: str, description: str) -> Response:
+    return JSONResponse(
+        {"error": code, "error_description": description},
+        status_code=400,
+        headers={"cache-control": "no-store"},
+    )
+
+
+@router.get("/users/me", summary="Who am I")
+async def me(caller: CallerDep, services: ServicesDep) -> UserOut:
+    """Show the user whose token this is."""
+    return _shown(await _find(services.database, caller.user_id))
+
+
+@router.get("/users", summary="List users")
+async def list_users(
+    _: AdminDep,
+    services: ServicesDep,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+    after: Annotated[
+        str | None,
+        Query(
+            description="The `next` of the page before.", json_schema_extra={"pattern": ID_PATTERN}
+        ),
+    ] = None,
+) -> UserPage:
+    """List every user, deleted ones included; admins only."""
+    if after is not None and not is_id(after):
+        raise InvalidInput(
+            "The cursor is not one that this server gave.",
+            faults=(Fault("/after", "wrong_form", "Send the `next` of the page before."),),
+        )
+
+    def read() -> list[users.User]:
+        with services.database.read() as connection:
+            return users.page(connection, limit=limit + 1, after_id=after)
+
+    found = await services.database.run(read)
+    return UserPage(
+        users=[_shown(user) for user in found[:limit]],
+        next=found[limit - 1].id if len(found) > limit else None,
+    )
+
+
+@router.get("/users/{user_id}", summary="Show a user")
+async def show_user(user_id: str, caller: CallerDep, services: ServicesDep) -> UserOut:
+    """Show a user: oneself, or anyone to an admin."""
+    if caller.role != "admin" and user_id != caller.user_id:
+        raise _no_such_user()
+    return _shown(await _find(services.database, user_id))
+
+
+@router.patch("/users/{user_id}", summary="Enable, disable or change the role of a user")
+async def change_user(
+    user_id: str, change: UserChange, _: AdminDep, services: ServicesDep
+) -> UserOut:
+    """Change a user; admins only. A disabled user's tokens stop working within a second."""
+    await _find(services.database, user_id)
+    await _apply(services.accounts, user_id, change)
+    return _shown(await _find(services.database, user_id))
+
+
+async def _apply(accounts: Accounts, user_id: str, change: UserChange) -> None:
+    if change.disabled is not None:
+        await accounts.set_disabled(user_id, disabled=change.disabled)
+    if change.role is not None:
+        await accounts.set_role(user_id, change.role)
+
+
+@router.delete("/users/{user_id}", status_code=204, summary="Delete a user")
+async def delete_user(user_id: str, _: AdminDep, services: ServicesDep) -> None:
+    """Delete a user; admins only.
+
+    Its e-mail address and password go, its tokens stop working; its rows on record stay, under
+    the same user id and name.
+    """
+    await _find(services.database, user_id)
+    await services.accounts.delete(user_id)
+
+
+async def _find(database: Database, user_id: str) -> users.User:
+    def read() -> users.User | None:
+        with database.read() as connection:
+            return users.by_id(connection, user_id)
+
+    user = await database.run(read) if is_id(user_id) else None
+    if user is None:
+        raise _no_such_user()
+    return user
+
+
+def _no_such_user() -> CallError:
+    return NotFound("There is no such user.")

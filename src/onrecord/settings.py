@@ -1,0 +1,199 @@
+"""Every setting of onrecord: one class, each field with its type, default and meaning.
+
+Values come, first found first, from the command line, the environment (`ONRECORD_...`), the file
+`onrecord.toml` in the working directory (or the one that `ONRECORD_CONFIG` names) and the defaults
+below. Only `onrecord.app` and `onrecord.cli` read them; every other part is handed plain values.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, SecretStr, ValidationError
+from pydantic.functional_validators import BeforeValidator
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
+
+from onrecord.errors import SettingsError
+
+__all__ = ["Settings", "load_settings"]
+
+
+def _split(value: object) -> object:
+    """Let an environment variable hold a list as "a,b,c"."""
+    if isinstance(value, str):
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+    return value
+
+
+Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
+
+
+class Settings(BaseSettings):
+    """The settings of one server."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="ONRECORD_", extra="forbid", frozen=True, hide_input_in_errors=True
+    )
+
+    model_dir: Path | None = Field(
+        default=None, description="The model directory to serve: a model file and its schema."
+    )
+    model_name: str | None = Field(
+        default=None, description="The model's name; by default the schema's, else the folder's."
+    )
+    compile: bool = Field(
+        default=True,
+        description="Convert the model to an ONNX graph when it is loaded, where both agree.",
+    )
+    data_dir: Path = Field(
+        default=Path("onrecord-data"),
+        description="Where the server keeps its own files: record, token keys, trusted models.",
+    )
+    database: SecretStr | None = Field(
+        default=None,
+        description="The record's database, sqlite:///FILE or postgresql://USER:PASSWORD@HOST/DB; "
+        "by default the file record.db in the data directory.",
+    )
+    host: str = Field(default="127.0.0.1", description="The address to listen on.")
+    port: int = Field(default=8000, ge=0, le=65535, description="The port to listen on.")
+    workers: int = Field(default=1, ge=1, le=64, description="How many worker processes serve.")
+    registration: Literal["auto", "open", "closed"] = Field(
+        default="auto",
+        description="Whether strangers may register; auto: open on a loopback address only.",
+    )
+    token_minutes: int = Field(
+        default=60, ge=1, le=60 * 24 * 365, description="How long a token is valid, in minutes."
+    )
+    token_secrets: SecretStr | None = Field(
+        default=None,
+        description="Token signing keys as KID:SECRET[,KID:SECRET], the first one signs; by "
+        "default a generated key in the data directory.",
+    )
+    token_issuer: str = Field(default="onrecord", description="The `iss` of the tokens.")
+    token_audience: str = Field(default="onrecord", description="The `aud` of the tokens.")
+    trusted_models: Words = Field(
+        default=(), description="SHA-256 of pickle and joblib files that may be loaded."
+    )
+    trusted_types: Words = Field(
+        default=(), description="Types that a skops file may hold beyond skops' own list."
+    )
+    max_body_bytes: int = Field(
+        default=4 * 1024 * 1024, ge=1024, description="The largest body of a call, in bytes."
+    )
+    max_rows: int = Field(
+        default=10_000, ge=1, le=1_000_000, description="The most rows that one call may have."
+    )
+    body_seconds: float = Field(
+        default=30.0, gt=0, description="How long a body may take to arrive, in seconds."
+    )
+    call_rate: str | None = Field(
+        default=None,
+        description='How many predictions a user may ask for, as "100/second"; one worker counts '
+        "its own.",
+    )
+    trusted_proxies: Words = Field(
+        default=(),
+        description="Addresses of proxies whose X-Forwarded-For tells a client's address; sign-in "
+        "limits count by it.",
+    )
+    docs: bool = Field(
+        default=True, description="Whether /docs and /openapi.json are served (they show columns)."
+    )
+    drain_seconds: int = Field(
+        default=30, ge=1, description="How long a stopping server waits for calls to finish."
+    )
+    log_format: Literal["json", "console"] = Field(
+        default="json", description="How log lines are written to standard error."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="The least level that is logged."
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the signature is given
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the signature is given
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Put the command line before the environment, and that before the file."""
+        file = Path(os.environ.get("ONRECORD_CONFIG", "onrecord.toml"))
+        toml = TomlConfigSettingsSource(settings_cls, toml_file=file)
+        return init_settings, env_settings, toml
+
+    @property
+    def database_url(self) -> str:
+        """The record's database as a URL, password included."""
+        if self.database is not None:
+            return self.database.get_secret_value()
+        return f"sqlite:///{self.data_dir / 'record.db'}"
+
+    @property
+    def token_file(self) -> Path:
+        """The file of the token signing keys."""
+        return self.data_dir / "token-keys.json"
+
+    @property
+    def trust_file(self) -> Path:
+        """The file of the models and types that the operator trusts."""
+        return self.data_dir / "trusted.json"
+
+    @property
+    def registration_open(self) -> bool:
+        """Whether a stranger may register."""
+        if self.registration == "auto":
+            return _is_loopback(self.host)
+        return self.registration == "open"
+
+    def shown(self) -> dict[str, object]:
+        """Return every setting with secrets masked, for people and logs."""
+        values = self.model_dump(mode="json")
+        if self.token_secrets is not None:
+            values["token_secrets"] = "**********"  # noqa: S105 - the mask
+        values["database"] = make_url(self.database_url).render_as_string(hide_password=True)
+        return values
+
+
+def load_settings(**given: object) -> Settings:
+    """Read the settings; `given` holds what the command line said, None meaning "not said".
+
+    Raises SettingsError with one line for each wrong setting.
+    """
+    try:
+        settings = Settings(**{k: v for k, v in given.items() if v is not None})  # type: ignore[arg-type]
+        make_url(settings.database_url)
+    except ValidationError as error:
+        lines = [
+            f"setting {'.'.join(str(part) for part in fault['loc'])}: {fault['msg']}"
+            for fault in error.errors()
+        ]
+        raise SettingsError("\n".join(lines)) from None
+    except ArgumentError:
+        raise SettingsError(
+            "setting database: not a URL; write sqlite:///FILE or postgresql://USER@HOST/DATABASE"
+        ) from None
+    except ValueError as error:
+        raise SettingsError(f"the settings file cannot be read: {error}") from None
+    return settings
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,139 @@
+"""A real server in a process of its own, and small real models for it to serve."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx2
+
+PASSWORD = "a long enough password"
+GOOD_ROW = {"age": 61.5, "pressure": 130, "smoker": True, "visits": 3}
+
+
+def linear_model_dir(directory: Path) -> Path:
+    """Write a scikit-learn pipeline over numbers, a boolean and an integer, saved by skops."""
+    import numpy as np
+    import skops.io
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    random = np.random.default_rng(7)
+    rows = np.column_stack(
+        [
+            random.uniform(20, 90, 200),
+            random.uniform(80, 200, 200),
+            random.integers(0, 2, 200),
+            random.integers(0, 10, 200),
+        ]
+    )
+    classes = (rows[:, 0] + 20 * rows[:, 2] > 65).astype(int)
+    model = make_pipeline(StandardScaler(), LogisticRegression()).fit(rows, classes)
+    directory.mkdir(parents=True)
+    skops.io.dump(model, directory / "model.skops")
+    types = {"age": "numeric", "pressure": "numeric", "smoker": "boolean", "visits": "integer"}
+    columns = [{"name": name, "type": kind} for name, kind in types.items()]
+    (directory / "input_schema.json").write_text(
+        json.dumps({"input_schema": {"columns": columns}}), encoding="utf-8"
+    )
+    return directory
+
+
+@dataclass
+class Server:
+    """A running server and a client of it."""
+
+    base: str
+    process: subprocess.Popen[bytes]
+    data_dir: Path
+    environment: dict[str, str]
+
+    def register(self, username: str) -> str:
+        answer = httpx2.post(
+            f"{self.base}/users", json={"username": username, "password": PASSWORD}, timeout=30
+        )
+        assert answer.status_code == 201, answer.text
+        return answer.json()["access_token"]
+
+    def command(self, *words: str, **more: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "onrecord", *words],
+            env=self.environment | more,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+        )
+
+    def kill(self) -> None:
+        """SIGKILL the server and every worker of it."""
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+
+def free_port() -> int:
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        return bound.getsockname()[1]
+
+
+def launch(
+    model_dir: Path, data_dir: Path, *, database_url: str | None = None, workers: int = 1
+) -> Server:
+    """Start `onrecord serve` and return it once it is ready."""
+    port = free_port()
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("ONRECORD_")}
+    environment["ONRECORD_DATA_DIR"] = str(data_dir)
+    if database_url is not None:
+        environment["ONRECORD_DATABASE"] = database_url
+    log = (data_dir.parent / f"{data_dir.name}.log").open("ab")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "onrecord", "serve", str(model_dir), "--port", str(port)]
+        + (["--workers", str(workers)] if workers > 1 else []),
+        env=environment,
+        stdout=log,
+        stderr=log,
+        start_new_session=True,
+    )
+    log.close()
+    server = Server(f"http://127.0.0.1:{port}", process, data_dir, environment)
+    _wait_until_ready(server)
+    return server
+
+
+def _wait_until_ready(server: Server) -> None:
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        if server.process.poll() is not None:
+            break
+        try:
+            if httpx2.get(f"{server.base}/readyz", timeout=5).status_code == 200:
+                return
+        except httpx2.TransportError:
+            time.sleep(0.05)
+    log = (server.data_dir.parent / f"{server.data_dir.name}.log").read_text(errors="replace")
+    raise AssertionError(f"the server did not become ready:\n{log[-3000:]}")
+
+
+@contextmanager
+def live_server(
+    model_dir: Path, data_dir: Path, *, database_url: str | None = None, workers: int = 1
+) -> Iterator[Server]:
+    server = launch(model_dir, data_dir, database_url=database_url, workers=workers)
+    try:
+        yield server
+    finally:
+        if server.process.poll() is None:
+            server.process.terminate()
+            try:
+                server.process.wait(60)
+            except subprocess.TimeoutExpired:
+                server.kill()
