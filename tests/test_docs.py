@@ -14,6 +14,7 @@ import pytest
 from live import live_server
 from onrecord.demo.train import train
 from onrecord.http.problems import STATUS
+from onrecord.serving.input_schema import parse_input_schema
 from onrecord.settings import Settings
 
 ROOT = Path(__file__).parents[1]
@@ -52,6 +53,32 @@ def test_every_error_code_is_documented_with_its_status() -> None:
 
     for error, status in STATUS.items():
         assert re.search(rf"\| {status} \|.*`{error.code}`", table), error.code
+
+
+def test_the_schema_in_the_docs_loads() -> None:
+    page = (DOCS / "model-directory.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```json\n(.*?)```", page, re.DOTALL)
+
+    assert parse_input_schema(example.encode(), "input_schema.json").names == (
+        "age",
+        "smoker",
+        "ward",
+    )
+
+
+def test_every_command_in_the_docs_exists() -> None:
+    pages = "".join(p.read_text(encoding="utf-8") for p in [*DOCS.glob("*.md"), ROOT / "README.md"])
+    form = r"(?:`|^    )onrecord ((?:users|keys|db) [a-z]+|[a-z]+)"
+    named = set(re.findall(form, pages, re.MULTILINE))
+    assert {"serve", "trust", "users create", "keys rotate", "db upgrade"} <= named
+
+    for command in named:
+        shown = subprocess.run(
+            [sys.executable, "-m", "onrecord", *command.split(), "--help"],
+            capture_output=True,
+            check=False,
+        )
+        assert shown.returncode == 0, command
 
 
 def test_links_between_the_pages_lead_somewhere() -> None:

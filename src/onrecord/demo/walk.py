@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import socket
 import subprocess
 import sys
 import time
@@ -29,6 +30,7 @@ def run_demo(directory: Path, *, port: int, keep_serving: bool) -> None:
     Keeps serving until interrupted where `keep_serving` is true. Raises StartupError where the
     server does not come up.
     """
+    _require_free(port)
     typer.echo("1. Train a random forest on 344 real penguins.")
     model_dir = train(directory / "penguins")
     typer.echo(f"   wrote {model_dir}: {', '.join(sorted(p.name for p in model_dir.iterdir()))}")
@@ -57,6 +59,17 @@ def run_demo(directory: Path, *, port: int, keep_serving: bool) -> None:
     finally:
         server.terminate()
         server.wait()
+
+
+def _require_free(port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise StartupError(
+                f"port {port} cannot be used ({error.strerror}); name another: onrecord demo --port"
+            ) from error
 
 
 def _wait(base: str, server: subprocess.Popen[bytes]) -> None:

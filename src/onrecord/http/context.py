@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterable
+from http import HTTPStatus
 
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -33,6 +34,7 @@ class RequestContext:
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
         self._access = AccessLog()
+        self._unauthenticated = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -69,6 +71,11 @@ class RequestContext:
             if status:
                 raise
             await _send_failure(send_with_id, shown_id)
+        more: dict[str, int] = {}
+        if status == HTTPStatus.UNAUTHORIZED:
+            # These are in no table, so the log alone tells how many there were.
+            self._unauthenticated += 1
+            more["unauthenticated_so_far"] = self._unauthenticated
         self._access.request(
             request_id=shown_id,
             method=scope["method"],
@@ -76,6 +83,7 @@ class RequestContext:
             status=status,
             user=scope.get("onrecord.user"),
             ms=round((time.perf_counter() - started) * 1000, 2),
+            **more,
         )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.resources import files
 
 from fastapi import APIRouter, Response
-from fastapi.responses import HTMLResponse
+from fastapi.responses import HTMLResponse, RedirectResponse
 
 from onrecord.errors import NotFound
 
@@ -48,6 +48,12 @@ async def docs() -> Response:
     return HTMLResponse(
         _PAGE, headers={"content-security-policy": _POLICY, "referrer-policy": "no-referrer"}
     )
+
+
+@router.get("/")
+async def root() -> Response:
+    """Lead who opens the bare address to the documentation."""
+    return RedirectResponse("docs")
 
 
 @router.get("/static/{path:path}")

@@ -1,5 +1,6 @@
-"""Several worker processes on one database."""
+"""The server as an operator runs it: real processes, their commands and their log."""
 
+import json
 import shutil
 import time
 from pathlib import Path
@@ -53,3 +54,21 @@ def test_an_admin_is_made_by_command_only(tmp_path: Path) -> None:
         listed = server.command("users", "list", "--json")
         assert '"username": "root"' in listed.stdout
         assert "sqlite:///" in server.command("config").stdout
+
+
+def test_the_log_has_the_request_id_that_the_caller_saw_and_counts_the_401s(tmp_path: Path) -> None:
+    with live_server(linear_model_dir(tmp_path / "risk"), tmp_path / "data") as server:
+        wrong = {"authorization": "Bearer wrong"}
+        shown = [
+            httpx2.post(f"{server.base}/predict", json=GOOD_ROW, headers=wrong).headers[
+                "x-request-id"
+            ]
+            for _ in range(2)
+        ]
+    lines = (tmp_path / "data.log").read_text(encoding="utf-8").splitlines()
+    events = [json.loads(line) for line in lines if line.startswith("{")]
+    refused = [event for event in events if event.get("status") == 401]
+
+    assert [event["request_id"] for event in refused] == shown
+    assert [event["unauthenticated_so_far"] for event in refused] == [1, 2]
+    assert "wrong" not in str(events)
