@@ -84,6 +84,7 @@ def _open_model(settings: Settings, database: Database) -> tuple[Model, int]:
         trust=load_trust(settings),
         name=settings.model_name,
         compile=settings.compile,
+        cache=settings.conversions_dir,
     )
     with database.write() as connection:
         version_id = register_model_version(

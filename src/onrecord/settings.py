@@ -152,6 +152,11 @@ class Settings(BaseSettings):
         return self.data_dir / "trusted.json"
 
     @property
+    def conversions_dir(self) -> Path:
+        """The folder of converted models, kept from start to start."""
+        return self.data_dir / "conversions"
+
+    @property
     def registration_open(self) -> bool:
         """Whether a stranger may register."""
         if self.registration == "auto":

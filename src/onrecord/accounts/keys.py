@@ -21,6 +21,7 @@ from typing import Any, Self
 import structlog
 
 from onrecord.errors import SettingsError
+from onrecord.private_file import write_private_file
 
 __all__ = ["Key", "KeyRing"]
 
@@ -208,20 +209,9 @@ def _write(path: Path, keys: Sequence[Key]) -> None:
             for key in keys
         ]
     }
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
-        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            json.dump(content, file)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        write_private_file(path, json.dumps(content).encode())
     except OSError as error:
-        draft.unlink(missing_ok=True)
         raise SettingsError(f"{path}: cannot be written: {error.strerror}") from error
 
 

@@ -12,8 +12,21 @@ from pathlib import Path
 import structlog
 
 from onrecord.errors import ModelDirectoryError
-from onrecord.serving.compile import NotCompiled, compile_runtime
-from onrecord.serving.formats import FORMATS, ModelFile, load_runtime
+from onrecord.serving.compile import (
+    CompiledGraph,
+    CompiledRuntime,
+    DeferredRuntime,
+    NotCompiled,
+    compile_runtime,
+)
+from onrecord.serving.formats import (
+    FORMATS,
+    ModelFile,
+    foreign_types,
+    load_runtime,
+    require_trust,
+)
+from onrecord.serving.graph_cache import GraphCache, KeptConversion, conversion_key
 from onrecord.serving.input_schema import InputSchema, parse_input_schema
 from onrecord.serving.outputs import Outputs
 from onrecord.serving.runtimes import Row, Runtime, first_line
@@ -24,6 +37,7 @@ __all__ = ["Model", "load_model", "read_model_file"]
 SCHEMA_FILE = "input_schema.json"
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_NO_COMPILER = "not compiled: the extra `compile` is not installed"
 _TIMED_CALLS = 15
 _TIMED_SECONDS = 0.5
 
@@ -76,10 +90,13 @@ def load_model(
     trust: Trust,
     name: str | None = None,
     compile: bool = True,  # noqa: A002 - it is the setting's name
+    cache: Path | None = None,
 ) -> Model:
     """Load a model directory: read, check against its schema, probe, compile and time it.
 
-    `name` replaces the schema's, which replaces the directory's. Raises ModelDirectoryError with
+    `name` replaces the schema's, which replaces the directory's. `cache` is the folder in which
+    conversions are kept: a model found there serves at once, and its original is loaded from the
+    bytes read here when a row first needs it. Raises ModelDirectoryError with
     the file, the field and the remedy where the model cannot be served, UntrustedModelError where
     the operator has not agreed to it.
     """
@@ -94,14 +111,31 @@ def load_model(
             f"the model's name {name!r} cannot stand in an address",
             'Give a "name" of letters, digits, dots, dashes and underscores there, or --name.',
         )
-    original = load_runtime(file, schema, trust)
-    _probe(original, schema, file.path.name)
-    runtime, reason, seconds = _choose(original, schema, compiled=compile)
+    schema_sha256 = hashlib.sha256(schema_bytes).hexdigest()
+    key = conversion_key(file.sha256, schema_sha256)
+    conversions = GraphCache(cache if compile and file.format != "onnx" else None)
+    kept = conversions.find(key)
+    if kept is not None and kept.graph is not None:
+        runtime = _kept_runtime(file, kept, kept.graph, schema, trust)
+        _probe(runtime, schema, file.path.name)
+        reason, seconds = kept.reason, _seconds_per_row(runtime, schema)
+    else:
+        original = load_runtime(file, schema, trust)
+        _probe(original, schema, file.path.name)
+        refused = kept.reason if kept is not None else None
+        if file.format == "onnx":
+            refused = "the model is an ONNX graph already"
+        elif not compile:
+            refused = "compilation is switched off"
+        runtime, reason, seconds = _choose(original, schema, refused)
+        if refused is None and reason != _NO_COMPILER:
+            graph = runtime.compiled if isinstance(runtime, CompiledRuntime) else None
+            conversions.keep(key, KeptConversion(graph, reason, foreign_types(file)))
     return Model(
         name=name,
         version=schema.version or file.sha256[:12],
         sha256=file.sha256,
-        schema_sha256=hashlib.sha256(schema_bytes).hexdigest(),
+        schema_sha256=schema_sha256,
         input_schema_bytes=schema_bytes,
         schema=schema,
         format=FORMATS[file.path.name],
@@ -109,6 +143,18 @@ def load_model(
         runtime_reason=reason,
         seconds_per_row=seconds,
     )
+
+
+def _kept_runtime(
+    file: ModelFile,
+    kept: KeptConversion,
+    graph: CompiledGraph,
+    schema: InputSchema,
+    trust: Trust,
+) -> Runtime:
+    require_trust(file, kept.types, trust)
+    original = DeferredRuntime(file.format, lambda: load_runtime(file, schema, trust))
+    return CompiledRuntime(graph, original, schema)
 
 
 def _read(file: Path) -> bytes:
@@ -190,21 +236,22 @@ def _answer(runtime: Runtime, row: Row, file: str, what: str, field: str) -> Out
 
 
 def _choose(
-    original: Runtime, schema: InputSchema, *, compiled: bool
+    original: Runtime, schema: InputSchema, refused: str | None
 ) -> tuple[Runtime, str, float]:
-    """Return the runtime that serves, why, and its seconds for one row."""
+    """Return the runtime that serves, why, and its seconds for one row.
+
+    `refused` is why it is not to be compiled, None where that is to be tried.
+    """
     seconds = _seconds_per_row(original, schema)
-    if original.name == "onnx":
-        return original, "the model is an ONNX graph already", seconds
-    if not compiled:
-        return original, "compilation is switched off", seconds
+    if refused is not None:
+        return original, refused, seconds
     try:
         runtime = compile_runtime(original, schema)
     except NotCompiled as reason:
         return original, f"not compiled: {reason}", seconds
     except ImportError as error:
         structlog.get_logger("onrecord").warning("no compiler", missing=error.name)
-        return original, "not compiled: the extra `compile` is not installed", seconds
+        return original, _NO_COMPILER, seconds
     faster = _seconds_per_row(runtime, schema)
     if faster >= seconds:
         return original, "not compiled: the original is faster", seconds

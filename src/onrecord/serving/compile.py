@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from onrecord.serving.conversion import NotCompiled, convert, edges
@@ -22,12 +24,26 @@ from onrecord.serving.runtimes import (
 from onrecord.serving.runtimes.onnx import Graph
 from onrecord.serving.runtimes.sklearn import SklearnRuntime
 
-__all__ = ["NotCompiled", "compile_runtime"]
+__all__ = ["CompiledGraph", "CompiledRuntime", "DeferredRuntime", "NotCompiled", "compile_runtime"]
 
 _NUMBERS = {"numeric", "integer"}
 
 TOLERANCE = 1e-5
 """The largest difference of a probability, absolute, and of a regression's value, relative."""
+
+
+class CompiledGraph(msgspec.Struct, frozen=True):
+    """A converted model, and what its answers mean.
+
+    `labels` are the classes to answer with, in the order of the probabilities, and `natives` what
+    the graph calls them; None and empty for a regression. `edges` are described in `conversion`.
+    """
+
+    graph: bytes
+    labels: list[Any] | None
+    natives: list[Any]
+    probabilities: bool
+    edges: list[float]
 
 
 def compile_runtime(original: Runtime, schema: InputSchema) -> CompiledRuntime:
@@ -51,7 +67,7 @@ def compile_runtime(original: Runtime, schema: InputSchema) -> CompiledRuntime:
             raw = convert(original, schema, layout)
             if raw is None:
                 continue
-            compiled = CompiledRuntime(raw, original, schema)
+            compiled = CompiledRuntime(_describe(raw, original, schema), original, schema)
             reason = _difference(expected, compiled.predict(rows))
         except NotCompiled as error:
             reason = str(error)
@@ -73,9 +89,10 @@ class CompiledRuntime:
 
     name = "onnx"
 
-    def __init__(self, raw: bytes, original: Any, schema: InputSchema) -> None:
-        self._graph = Graph(raw, schema, "the converted model")
-        self._original: Runtime = original
+    def __init__(self, compiled: CompiledGraph, original: Runtime, schema: InputSchema) -> None:
+        self.compiled = compiled
+        self._graph = Graph(compiled.graph, schema, "the converted model")
+        self._original = original
         self._schema = schema
         numbers = [(i, c) for i, c in enumerate(schema.columns) if c.type in _NUMBERS]
         self._open = [
@@ -83,23 +100,24 @@ class CompiledRuntime:
             for i, column in numbers
             if compared_range(column) != (column.low, column.high)
         ]
-        self._edges = edges(raw, original)
+        self._edges = frozenset(compiled.edges)
         self._edged = [i for i, _ in numbers] if self._edges else []
-        outputs = list(self._graph.output_types)
-        self._labels: list[Any] | None = original.labels
-        self._classes: tuple[str, ...] = ()
+        self._labels = compiled.labels
+        self._proba = compiled.labels is not None and compiled.probabilities
+        self._wanted = list(self._graph.output_types)[: 2 if self._proba else 1]
+        self._classes = tuple(map(class_key, compiled.labels or ()))
         self._label_of: dict[Any, Any] = {}
-        self._proba = True
-        if self._labels is None:
-            self._wanted = outputs[:1]
-            return
-        self._proba = original.predict([schema.probe_row()]).targets[0].probabilities is not None
-        self._wanted = outputs[:2] if self._proba else outputs[:1]
-        natives = getattr(original, "native_labels", range(len(self._labels)))
-        self._classes = tuple(map(class_key, self._labels))
-        for native, label in zip(map(python_label, natives), self._labels, strict=True):
+        for native, label in zip(compiled.natives, compiled.labels or (), strict=True):
             # A graph may know a label as itself or as text; True it knows as 1, which is its equal.
             self._label_of |= {native: label, class_key(native): label}
+
+    def attempt(self, rows: Sequence[Row]) -> Outputs | None:
+        """Return the graph's answers to `rows`, None where a row needs the original."""
+        if (self._open or self._edged) and self._strays(rows):
+            return None
+        outputs = self._outputs(self._graph.run(rows, self._wanted))
+        chances = outputs.targets[0].probabilities
+        return None if chances is not None and any(map(_tied, chances)) else outputs
 
     def predict(self, rows: Sequence[Row]) -> Outputs:
         """Return the answers to `rows`."""
@@ -146,6 +164,36 @@ class CompiledRuntime:
         far = self._original.predict([rows[i] for i in places]).split([1] * len(places))
         answers = close | dict(zip(places, far, strict=True))
         return Outputs.join([answers[i] for i in range(len(rows))])
+
+
+class DeferredRuntime:
+    """A model that is loaded when it is first needed, from bytes that are in memory already."""
+
+    def __init__(self, name: str, load: Callable[[], Runtime]) -> None:
+        self.name = name
+        self._load = load
+        self._loaded: Runtime | None = None
+        self._lock = threading.Lock()
+
+    def predict(self, rows: Sequence[Row]) -> Outputs:
+        """Return the model's answers to `rows`."""
+        with self._lock:
+            if self._loaded is None:
+                self._loaded = self._load()
+        return self._loaded.predict(rows)
+
+
+def _describe(raw: bytes, original: Any, schema: InputSchema) -> CompiledGraph:
+    labels: list[Any] | None = original.labels
+    probe = original.predict([schema.probe_row()])
+    natives = getattr(original, "native_labels", None) or range(len(labels or ()))
+    return CompiledGraph(
+        graph=raw,
+        labels=labels,
+        natives=[python_label(native) for native in natives],
+        probabilities=labels is not None and probe.targets[0].probabilities is not None,
+        edges=sorted(edges(raw, original)),
+    )
 
 
 def _tied(chances: list[float]) -> bool:

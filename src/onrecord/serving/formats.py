@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import sys
 import warnings
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,14 @@ from onrecord.serving.runtimes.xgboost import XgboostRuntime
 from onrecord.serving.runtimes.xgboost import load_booster as load_xgboost
 from onrecord.serving.trust import Trust
 
-__all__ = ["FORMATS", "ModelFile", "load_runtime", "types_to_trust"]
+__all__ = [
+    "FORMATS",
+    "ModelFile",
+    "foreign_types",
+    "load_runtime",
+    "require_trust",
+    "types_to_trust",
+]
 
 FORMATS = {
     "model.skops": "skops",
@@ -67,15 +75,44 @@ class ModelFile:
 
 def types_to_trust(file: ModelFile, trust: Trust) -> list[str]:
     """Return the types in a skops file that are not trusted yet; raises ModelDirectoryError."""
+    return sorted(set(foreign_types(file)) - trust.skops_types)
+
+
+def foreign_types(file: ModelFile) -> list[str]:
+    """Return the types in a skops file beyond skops' own list, none for another format.
+
+    Raises ModelDirectoryError.
+    """
+    if file.format != "skops":
+        return []
     try:
         import skops.io
 
-        found = skops.io.get_untrusted_types(data=file.raw)
+        return sorted(skops.io.get_untrusted_types(data=file.raw))
     except ModuleNotFoundError as error:
         raise _lacking(file, error) from error
     except Exception as error:
         raise _unreadable(file, error) from error
-    return sorted(set(found) - trust.skops_types)
+
+
+def require_trust(file: ModelFile, types: Collection[str], trust: Trust) -> None:
+    """Raise UntrustedModelError where the operator has not agreed to a file or to its `types`."""
+    if file.format == "skops" and (missing := sorted(set(types) - trust.skops_types)):
+        raise UntrustedModelError(
+            file.path.name,
+            None,
+            f"it holds types that this server does not trust: {', '.join(missing)}",
+            f"If you know where the file comes from, run `onrecord trust {file.path.parent}`.",
+        )
+    if file.format in {"pickle", "joblib"} and not trust.allows(file.sha256):
+        raise UntrustedModelError(
+            file.path.name,
+            None,
+            f"a {file.format} file runs code when it is loaded, and its SHA-256 {file.sha256} "
+            "is not pinned on this server",
+            f"If you know where the file comes from, run `onrecord trust {file.path.parent}`; "
+            "or save the model in a format that cannot run code (skops, ONNX, or the booster's).",
+        )
 
 
 def load_runtime(file: ModelFile, schema: InputSchema, trust: Trust) -> Runtime:
@@ -85,6 +122,7 @@ def load_runtime(file: ModelFile, schema: InputSchema, trust: Trust) -> Runtime:
     to it, ModelDirectoryError where the file or the schema is not right.
     """
     name = file.path.name
+    require_trust(file, foreign_types(file), trust)
     try:
         loaded = _load(file, schema, trust)
     except ModelDirectoryError:
@@ -120,32 +158,16 @@ def _load(file: ModelFile, schema: InputSchema, trust: Trust) -> Any:
         case "catboost":
             return load_catboost(file.raw)
         case _:
-            return _load_pickle(file, trust)
+            return _load_pickle(file)
 
 
 def _load_skops(file: ModelFile, trust: Trust) -> Any:
     import skops.io
 
-    if types := types_to_trust(file, trust):
-        raise UntrustedModelError(
-            file.path.name,
-            None,
-            f"it holds types that this server does not trust: {', '.join(types)}",
-            f"If you know where the file comes from, run `onrecord trust {file.path.parent}`.",
-        )
     return skops.io.loads(file.raw, trusted=sorted(trust.skops_types))
 
 
-def _load_pickle(file: ModelFile, trust: Trust) -> Any:
-    if not trust.allows(file.sha256):
-        raise UntrustedModelError(
-            file.path.name,
-            None,
-            f"a {file.format} file runs code when it is loaded, and its SHA-256 {file.sha256} "
-            "is not pinned on this server",
-            f"If you know where the file comes from, run `onrecord trust {file.path.parent}`; "
-            "or save the model in a format that cannot run code (skops, ONNX, or the booster's).",
-        )
+def _load_pickle(file: ModelFile) -> Any:
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         if file.format == "joblib":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -12,6 +12,7 @@ import structlog
 
 from onrecord.errors import CallError, ModelFailed, Unanswerable, Unavailable
 from onrecord.serving.artifact import Model
+from onrecord.serving.compile import CompiledRuntime
 from onrecord.serving.outputs import Outputs
 from onrecord.serving.runtimes import Row
 
@@ -40,6 +41,12 @@ class Runner:
 
     def __init__(self, model: Model, *, max_waiting_rows: int = 20_000) -> None:
         self._runtime = model.runtime
+        # A graph that may need its original says so first: the original can be slow.
+        self._attempt: Callable[[Sequence[Row]], Outputs | None] = (
+            model.runtime.attempt
+            if isinstance(model.runtime, CompiledRuntime)
+            else model.runtime.predict
+        )
         self._cheap = model.seconds_per_row < CHEAP_SECONDS
         self._max_waiting_rows = max_waiting_rows
         self._waiting: deque[_Waiting] = deque()
@@ -54,7 +61,9 @@ class Runner:
         and Unavailable where too many rows wait already.
         """
         if self._cheap and len(rows) <= _INLINE_ROWS:
-            return self._run(rows)
+            outputs = self._guarded(self._attempt, rows)
+            if outputs is not None:
+                return outputs
         if self._waiting_rows and self._waiting_rows + len(rows) > self._max_waiting_rows:
             raise Unavailable("Too many rows wait for the model already.", retry_after=1)
         loop = asyncio.get_running_loop()
@@ -121,9 +130,18 @@ class Runner:
         return answers
 
     def _run(self, rows: Sequence[Row]) -> Outputs:
+        outputs = self._guarded(self._runtime.predict, rows)
+        if outputs is None:
+            raise ModelFailed("The model failed on this input.")
+        return outputs
+
+    def _guarded(
+        self, predict: Callable[[Sequence[Row]], Outputs | None], rows: Sequence[Row]
+    ) -> Outputs | None:
         try:
-            outputs = self._runtime.predict(rows)
-            if len(outputs) != len(rows):  # else one caller would get another's answer
+            outputs = predict(rows)
+            if outputs is not None and len(outputs) != len(rows):
+                # One caller would get another's answer.
                 raise RuntimeError(f"{len(outputs)} answers to {len(rows)} rows")
             return outputs
         except CallError:

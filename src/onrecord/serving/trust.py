@@ -7,14 +7,13 @@ Unpickling a file runs whatever code is in it, so a pickle is loaded only when i
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Collection
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from onrecord.errors import SettingsError
+from onrecord.private_file import write_private_file
 
 __all__ = ["Trust"]
 
@@ -70,17 +69,7 @@ class Trust:
         content = {"models": self._models, "skops_types": sorted(self._types)}
         try:
             self._file.parent.mkdir(parents=True, exist_ok=True)
-            # mkstemp makes the file with mode 0600; the replacement is atomic within a directory.
-            handle, name = tempfile.mkstemp(dir=self._file.parent, prefix=".trust-")
-            try:
-                with os.fdopen(handle, "w", encoding="utf-8") as out:
-                    json.dump(content, out, indent=2)
-                    out.flush()
-                    os.fsync(out.fileno())
-                Path(name).replace(self._file)
-            except BaseException:
-                Path(name).unlink(missing_ok=True)
-                raise
+            write_private_file(self._file, json.dumps(content, indent=2).encode())
         except OSError as error:
             raise SettingsError(f"{self._file} cannot be written: {error}") from error
 
