@@ -51,8 +51,11 @@ class Cluster:
         shutil.rmtree(self.directory, ignore_errors=True)
 
 
-def start_cluster() -> Cluster:
-    """Start a cluster; raises PostgresMissingError where PostgreSQL is not installed."""
+def start_cluster(*, durable: bool = False) -> Cluster:
+    """Start a cluster; raises PostgresMissingError where PostgreSQL is not installed.
+
+    Only a `durable` one waits for the disk.
+    """
     binaries = _binaries()
     directory = Path(tempfile.mkdtemp(prefix="pg-", dir="/tmp"))
     owner = _owner()
@@ -84,7 +87,7 @@ def start_cluster() -> Cluster:
                     "-p",
                     str(port),
                 ),
-                *("-c", "listen_addresses=127.0.0.1", "-c", "fsync=off"),
+                *("-c", "listen_addresses=127.0.0.1", "-c", f"fsync={'on' if durable else 'off'}"),
                 *("-c", "max_connections=50", "-c", "shared_buffers=16MB"),
             ],
             stdout=log,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
+import time
 from collections.abc import MutableMapping
 from datetime import UTC, datetime
 from typing import Any
@@ -67,18 +68,30 @@ class AccessLog:
         self._on = bound.is_enabled_for(logging.INFO)
         self._direct = config["processors"][-1] is _render_json
         self._lines: list[bytes] = []
+        self._second = 0.0
+        self._calendar = ""
 
-    def request(self, **fields: Any) -> None:
+    def request(self, fields: dict[str, Any]) -> None:
         """Write the line of one request; to be called on the event loop."""
         if not self._on:
             return
         if not self._direct:
             self._log.info("request", **fields)
             return
-        line = _add_time(None, "info", {**fields, "event": "request", "level": "info"})
+        fields["event"] = "request"
+        fields["level"] = "info"
+        fields["timestamp"] = self._timestamp()
         if not self._lines:
             asyncio.get_running_loop().call_soon(self._flush)
-        self._lines.append(msgspec.json.encode(line))
+        self._lines.append(msgspec.json.encode(fields))
+
+    def _timestamp(self) -> str:
+        """Return the time as `_add_time` writes it; its calendar part is made once a second."""
+        second, fraction = divmod(time.time(), 1)
+        if second != self._second:
+            self._second = second
+            self._calendar = datetime.fromtimestamp(second, UTC).isoformat()[:-6]
+        return f"{self._calendar}.{int(fraction * 1e6):06d}Z"
 
     def _flush(self) -> None:
         lines, self._lines = self._lines, []

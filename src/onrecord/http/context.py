@@ -71,20 +71,19 @@ class RequestContext:
             if status:
                 raise
             await _send_failure(send_with_id, shown_id)
-        more: dict[str, int] = {}
+        line = {
+            "request_id": shown_id,
+            "method": scope["method"],
+            "path": scope["path"],
+            "status": status,
+            "user": scope.get("onrecord.user"),
+            "ms": round((time.perf_counter() - started) * 1000, 2),
+        }
         if status == HTTPStatus.UNAUTHORIZED:
             # These are in no table, so the log alone tells how many there were.
             self._unauthenticated += 1
-            more["unauthenticated_so_far"] = self._unauthenticated
-        self._access.request(
-            request_id=shown_id,
-            method=scope["method"],
-            path=scope["path"],
-            status=status,
-            user=scope.get("onrecord.user"),
-            ms=round((time.perf_counter() - started) * 1000, 2),
-            **more,
-        )
+            line["unauthenticated_so_far"] = self._unauthenticated
+        self._access.request(line)
 
 
 def header(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> bytes | None:
