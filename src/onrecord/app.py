@@ -124,7 +124,7 @@ def create_app(settings: Settings) -> ASGIApp:
     parts = build_accounts(settings, database)
     writer = Writer(database)
     recorder = Recorder(writer, render_refusal)
-    runner = Runner(model)
+    runner = Runner(model, deadline_seconds=settings.predict_seconds)
     validator = Validator(model.schema, max_rows=settings.max_rows)
     predictor = Predictor(model, model_version_id, validator, runner, recorder)
     gate = Gate(parts.tokens, database)

@@ -97,6 +97,9 @@ class Settings(BaseSettings):
     body_seconds: float = Field(
         default=30.0, gt=0, description="How long a body may take to arrive, in seconds."
     )
+    predict_seconds: float = Field(
+        default=30.0, gt=0, description="How long a call may wait for the model, in seconds."
+    )
     call_rate: str | None = Field(
         default=None,
         description='How many predictions a user may ask for, as "100/second"; one worker counts '

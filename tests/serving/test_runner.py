@@ -267,6 +267,22 @@ async def test_calls_that_wait_when_the_runner_closes_are_refused(
         await asyncio.wait_for(waiting, SECONDS)
 
 
+async def test_a_call_whose_deadline_passes_is_refused_and_makes_room(doubler: Doubler) -> None:
+    runner = Runner(
+        model_of(doubler, seconds_per_row=1.0), max_waiting_rows=10, deadline_seconds=0.05
+    )
+    doubler.go.clear()
+    first, late = await started(runner, [0.0], [1.0] * 9)
+
+    for call in (first, late):
+        with pytest.raises(Unavailable, match=r"within 0.05 seconds") as refusal:
+            await call
+        assert refusal.value.retry_after == 1
+    doubler.go.set()
+    await asyncio.to_thread(runner.close)
+    assert [1.0] * 9 not in doubler.batches
+
+
 async def test_a_real_model_answers_through_the_runner(tmp_path: Path) -> None:
     model = LinearRegression().fit(X, VALUES)
     runner = Runner(load(write_pickle(tmp_path, model)))

@@ -36,10 +36,13 @@ class Runner:
 
     A cheap model answers small calls on the loop. All else waits for the model's one thread, which
     takes what has gathered while it was busy as its next batch; there is no delay to wait for more.
-    At most `max_waiting_rows` wait; beyond them calls are refused.
+    At most `max_waiting_rows` wait; beyond them calls are refused, as is one that has waited for
+    `deadline_seconds`.
     """
 
-    def __init__(self, model: Model, *, max_waiting_rows: int = 20_000) -> None:
+    def __init__(
+        self, model: Model, *, max_waiting_rows: int = 20_000, deadline_seconds: float = 30.0
+    ) -> None:
         self._runtime = model.runtime
         # A graph that may need its original says so first: the original can be slow.
         self._attempt: Callable[[Sequence[Row]], Outputs | None] = (
@@ -49,6 +52,7 @@ class Runner:
         )
         self._cheap = model.seconds_per_row < CHEAP_SECONDS
         self._max_waiting_rows = max_waiting_rows
+        self._deadline_seconds = deadline_seconds
         self._waiting: deque[_Waiting] = deque()
         self._waiting_rows = 0
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="model")
@@ -58,7 +62,7 @@ class Runner:
         """Return the model's answers to `rows`.
 
         Raises Unanswerable where the model refuses the rows, ModelFailed where it breaks on them,
-        and Unavailable where too many rows wait already.
+        and Unavailable where too many rows wait already or the deadline passes.
         """
         if self._cheap and len(rows) <= _INLINE_ROWS:
             outputs = self._guarded(self._attempt, rows)
@@ -73,11 +77,21 @@ class Runner:
         if self._drain is None:
             self._drain = loop.create_task(self._work())
         try:
+            async with asyncio.timeout(self._deadline_seconds):
+                return await self._answer_to(call)
+        except TimeoutError:
+            raise Unavailable(
+                f"The model did not answer within {self._deadline_seconds:g} seconds.",
+                retry_after=1,
+            ) from None
+
+    async def _answer_to(self, call: _Waiting) -> Outputs:
+        try:
             return await call.future
         except asyncio.CancelledError:
             if call in self._waiting:  # nobody will read the answer
                 self._waiting.remove(call)
-                self._waiting_rows -= len(rows)
+                self._waiting_rows -= len(call.rows)
             raise
 
     def close(self) -> None:
