@@ -6,7 +6,7 @@ STAMPS := $(VENV)/.stamps
 CONSTRAINTS := $(wildcard constraints/py$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])').txt)
 PIP := $(BIN)/python -m pip install --quiet $(if $(CONSTRAINTS),-c $(CONSTRAINTS))
 
-.PHONY: install dev demo test check bench clean services
+.PHONY: install dev demo test check bench bench-peers clean services
 
 install: $(STAMPS)/install ## the package, the common model extras and the `onrecord` command in .venv
 
@@ -45,5 +45,18 @@ bench: dev ## the benchmark of docs/benchmarks.md
 	@./tests/install-services.sh wrk
 	$(BIN)/python benchmarks/serving.py
 
+PEERS := $(patsubst benchmarks/requirements/%.txt,benchmarks/.peers/%/.installed,$(wildcard benchmarks/requirements/*.txt))
+
+# The peers load models that this scikit-learn has pickled. One that cannot be installed is left out.
+benchmarks/.peers/%/.installed: benchmarks/requirements/%.txt | $(STAMPS)/dev
+	$(BIN)/python -m venv --clear $(@D)
+	if $(@D)/bin/python -m pip install --quiet -r $< pandas \
+		$$($(BIN)/python -m pip freeze --quiet | grep -E '^(scikit-learn|joblib)=='); \
+	then touch $@; else rm -rf $(@D); fi
+
+bench-peers: dev $(PEERS) ## onrecord beside other model servers; ARGS= for benchmarks/peers.py
+	@./tests/install-services.sh wrk
+	$(BIN)/python benchmarks/peers.py $(ARGS)
+
 clean: ## forget everything that was installed or built
-	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) benchmarks/.peers dist build .pytest_cache .mypy_cache .ruff_cache

@@ -133,7 +133,10 @@ def main() -> None:
     home = Path(tempfile.mkdtemp(prefix="onrecord-growth-", dir=options.directory))
     try:
         record = Record(options.database or f"sqlite:///{home / 'record.db'}")
-        print("| calls on record | calls recorded/s |", "newest page ms | one id | one user | refusals |")
+        print(
+            "| calls on record | calls recorded/s |",
+            "newest page ms | one id | one user | refusals |",
+        )
         print("|---|---|---|---|---|---|")
         first = report(record, options)
         started = time.perf_counter()

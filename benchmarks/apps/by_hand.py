@@ -12,7 +12,7 @@ from fastapi import FastAPI
 from pydantic import BaseModel
 
 HOME = Path(os.environ["BENCH_HOME"])
-model = joblib.load(HOME / "by_hand.joblib")
+model = joblib.load(os.environ["BENCH_MODEL"])
 app = FastAPI()
 local = threading.local()
 
