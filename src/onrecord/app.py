@@ -40,7 +40,14 @@ from onrecord.settings import Settings
 
 _ACCOUNT_BODY_BYTES = 64 * 1024
 
-__all__ = ["Parts", "build_accounts", "create_app", "load_trust"]
+__all__ = [
+    "Parts",
+    "build_accounts",
+    "create_app",
+    "load_served_model",
+    "load_trust",
+    "register_model",
+]
 
 
 def load_trust(settings: Settings) -> Trust:
@@ -76,18 +83,26 @@ def build_accounts(settings: Settings, database: Database) -> Parts:
     return Parts(tokens, passwords, Accounts(database, passwords, tokens, SignInLimit()))
 
 
-def _open_model(settings: Settings, database: Database) -> tuple[Model, int]:
+def load_served_model(settings: Settings) -> Model:
+    """Load the model that the settings name, as a server does.
+
+    Raises SettingsError where they name none, and whatever `load_model` raises.
+    """
     if settings.model_dir is None:
         raise SettingsError("setting model_dir: name the model directory to serve")
-    model = load_model(
+    return load_model(
         settings.model_dir,
         trust=load_trust(settings),
         name=settings.model_name,
         compile=settings.compile,
         cache=settings.conversions_dir,
     )
+
+
+def register_model(database: Database, model: Model) -> int:
+    """Return the model version's key in the record, which is new where the version is."""
     with database.write() as connection:
-        version_id = register_model_version(
+        return register_model_version(
             connection,
             name=model.name,
             version=model.version,
@@ -96,6 +111,11 @@ def _open_model(settings: Settings, database: Database) -> tuple[Model, int]:
             input_schema=model.input_schema_bytes,
             format=model.format,
         )
+
+
+def _open_model(settings: Settings, database: Database) -> tuple[Model, int]:
+    model = load_served_model(settings)
+    version_id = register_model(database, model)
     structlog.get_logger("onrecord").info(
         "model loaded",
         model=model.name,

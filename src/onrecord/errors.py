@@ -15,6 +15,7 @@ There is no HTTP here: `onrecord.http.problems` gives each class its status.
         ├── Forbidden
         ├── NotFound
         ├── MethodNotAllowed
+        ├── NotAcceptable
         ├── Conflict
         ├── BodyTooLarge
         ├── BodyTimeout
@@ -43,6 +44,7 @@ __all__ = [
     "MethodNotAllowed",
     "ModelDirectoryError",
     "ModelFailed",
+    "NotAcceptable",
     "NotFound",
     "OnrecordError",
     "SettingsError",
@@ -140,7 +142,7 @@ class MalformedJson(CallError):
 
 
 class InvalidInput(CallError):
-    """The body is JSON, but some fields do not fit the schema; `faults` has all of them."""
+    """The body does not fit the schema, or is not of the form it claims; `faults` has it all."""
 
     code = "invalid_input"
     title = "The input does not fit the schema"
@@ -179,6 +181,13 @@ class MethodNotAllowed(CallError):
 
     code = "method_not_allowed"
     title = "Method not allowed"
+
+
+class NotAcceptable(CallError):
+    """The caller accepts the answer in no form that it can have."""
+
+    code = "not_acceptable"
+    title = "Not acceptable"
 
 
 class Conflict(CallError):

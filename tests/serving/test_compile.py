@@ -1,6 +1,6 @@
 """The compiled model gives the original's answers, or it does not serve."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from onrecord.serving.generated_rows import generated_rows
 from onrecord.serving.input_schema import InputSchema
 from onrecord.serving.outputs import Outputs, TargetOutput
 from onrecord.serving.runtimes import Row, Runtime
+from onrecord.serving.table import Table, array_of
 from serving.models import NUMBERS, TABLE, VALUES, WORDS, Y3, X, Y, load, write_pickle, write_schema
 
 KIND = {"name": "kind", "type": "categorical", "categories": ["blue", "green", "red"]}
@@ -183,6 +184,26 @@ def test_an_answer_does_not_depend_on_the_batch(pair: Pair) -> None:
         same(alone, Outputs.join([runtime.predict(rows[:33]), runtime.predict(rows[33:])]), 1e-6)
 
 
+def table_of(schema: InputSchema, rows: Sequence[Row]) -> Table:
+    columns = zip(schema.columns, zip(*rows, strict=True), strict=True)
+    return Table(schema.columns, [array_of(column, values) for column, values in columns])
+
+
+def test_a_table_gets_the_answers_of_its_rows(pair: Pair) -> None:
+    row = st.tuples(*map(values_of, pair.schema.columns))
+    usual = st.sampled_from(generated_rows(pair.schema, 300, seed=3))
+
+    @settings(max_examples=60, deadline=None, database=None, derandomize=True)
+    @given(st.lists(row | usual, min_size=1, max_size=40))
+    def check(rows: list[Row]) -> None:
+        table = table_of(pair.schema, rows)
+        assert [repr(row) for row in table] == [repr(tuple(row)) for row in rows]
+        found = pair.compiled.predict_table(table)
+        same(pair.compiled.predict(rows), found.in_lists(), 1e-9)
+
+    check()
+
+
 def compiled(directory: Path) -> Pair:
     model = load(directory)
     return Pair(model.runtime, compile_runtime(model.runtime, model.schema), model.schema)
@@ -315,8 +336,11 @@ def test_rows_outside_the_compared_range_go_to_the_original(tmp_path: Path) -> N
 
     same(pair.original.predict(rows), pair.compiled.predict(rows), 1e-5)
     assert counting.rows == 2
+    found = pair.compiled.predict_table(table_of(pair.schema, rows))
+    same(pair.original.predict(rows), found.in_lists(), 1e-5)
+    assert counting.rows == 4
     same(pair.original.predict(rows[1:2]), pair.compiled.predict(rows[1:2]), 1e-5)
-    assert counting.rows == 3
+    assert counting.rows == 5
 
 
 def test_rows_inside_bounds_never_leave_the_graph(tmp_path: Path) -> None:
@@ -341,6 +365,10 @@ def test_a_tie_of_two_classes_is_decided_by_the_original(tmp_path: Path) -> None
     assert len(tied) == 12
     same(pair.original.predict(mixture), pair.compiled.predict(mixture), 1e-5)
     assert 12 <= counting.rows < len(mixture)
+    asked, counting.rows = counting.rows, 0
+    found = pair.compiled.predict_table(table_of(pair.schema, mixture))
+    same(pair.original.predict(mixture), found.in_lists(), 1e-5)
+    assert counting.rows == asked
 
 
 @pytest.mark.parametrize(

@@ -121,6 +121,7 @@ BAD_CSV = [
     ("x,x\n1,2\n", "more than one column named 'x'"),
     (",x\n0,2\n", "save without the index"),
     ("rows\n5\n", "rename it"),
+    ("columns\n5\n", "rename it"),
     ("x,day\n1,2024-01-01\n", "'day' is of type date32"),
     ("x,none\n1,\n", "'none' has no value"),
     ("x\n9007199254740993\n", "'x' has a value beyond"),

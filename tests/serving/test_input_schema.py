@@ -97,6 +97,7 @@ COLUMN_FAULTS = [
     ({"type": "text", "name": None}, "columns[1].name"),
     ({"type": "text", "name": "age"}, "columns[1].name"),
     ({"type": "text", "name": "rows"}, "columns[1].name"),
+    ({"type": "text", "name": "columns"}, "columns[1].name"),
 ]
 
 
@@ -243,5 +244,8 @@ def test_the_json_schema_of_a_body_takes_one_row_or_many() -> None:
 
     assert judge.is_valid(row)
     assert judge.is_valid({"rows": [row, row]})
-    for wrong in ([], {"rows": []}, {"rows": [row] * 3}, {"rows": [row], "age": 1}, {"rows": [{}]}):
+    assert judge.is_valid({"columns": {"age": [1, 2]}})
+    many = ([], {"rows": []}, {"rows": [row] * 3}, {"rows": [row], "age": 1}, {"rows": [{}]})
+    columns = ({"columns": {}}, {"columns": {"age": []}}, {"columns": {"age": [1] * 3}})
+    for wrong in (*many, *columns, {"columns": {"age": [1]}, "rows": [row]}):
         assert not judge.is_valid(wrong)

@@ -18,7 +18,9 @@ from sklearn.svm import LinearSVC
 
 from onrecord.errors import ModelDirectoryError
 from onrecord.serving.outputs import Outputs
+from onrecord.serving.runtimes import predict_table
 from onrecord.serving.runtimes.onnx_bytes import declared_labels, external_tensors
+from onrecord.serving.table import Table
 from serving.models import BOTH, NUMBERS, TABLE, VALUES, WORDS, Y3, X, Y, load, write_schema
 
 FLOATS = X.astype(np.float32)
@@ -325,3 +327,30 @@ def test_an_input_that_is_no_column_is_refused(tmp_path: Path) -> None:
 
     assert error.file == "model.onnx"
     assert error.remedy
+
+
+@pytest.mark.parametrize("zipmap", [True, False], ids=["maps", "tensor"])
+def test_a_table_gets_the_answers_of_its_rows(zipmap: bool, tmp_path: Path) -> None:
+    model = LogisticRegression().fit(X, WORDS)
+    served = load(write_graph(tmp_path, graph_of(model, zipmap=zipmap)))
+    table = Table(served.schema.columns, [X[:40, 0], X[:40, 1]])
+
+    outputs = predict_table(served.runtime, table)
+
+    expected = served.runtime.predict(ROWS)
+    assert predictions(outputs) == predictions(expected)
+    np.testing.assert_allclose(chances(outputs), chances(expected), atol=1e-7)
+
+
+def test_a_table_with_strings_feeds_one_input_a_column(tmp_path: Path) -> None:
+    types = [("kind", StringTensorType([None, 1])), ("a", FloatTensorType([None, 1]))]
+    prepare = ColumnTransformer([("kind", OneHotEncoder(), ["kind"])], remainder="passthrough")
+    frame = TABLE[["kind", "a"]]
+    model = make_pipeline(prepare, LogisticRegression()).fit(frame, WORDS)
+    graph = skl2onnx.convert_sklearn(model, initial_types=types).SerializeToString()
+    served = load(write_graph(tmp_path, bytes(graph), [NUMBERS[0], KIND]))
+    arrays = [frame["a"].to_numpy(), frame["kind"].to_numpy(dtype=object)]
+
+    outputs = predict_table(served.runtime, Table(served.schema.columns, arrays))
+
+    assert predictions(outputs) == model.predict(frame).tolist()

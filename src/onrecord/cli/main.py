@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 import onrecord
-from onrecord.cli import admin, models, record, serve
+from onrecord.cli import admin, bulk, models, record, serve
 from onrecord.errors import CallError, OnrecordError
 
 __all__ = ["main"]
@@ -45,6 +45,7 @@ def _build() -> typer.Typer:
     cli.command("init")(models.init)
     cli.command("trust")(models.trust)
     cli.command("check")(models.check)
+    cli.command("predict")(bulk.predict)
     cli.command("log")(record.log)
     cli.command("export")(record.export_record)
     cli.command("config")(admin.config)

@@ -19,6 +19,7 @@ from onrecord.errors import NotFound
 from onrecord.record import reader, users
 from onrecord.record.database import Database
 from onrecord.record.export import export
+from onrecord.serving.forms import kind_of
 
 __all__ = ["export_record", "log"]
 
@@ -80,11 +81,19 @@ def log(
             entry.username,
             f"{entry.model} {entry.model_version or ''}",
             str(entry.status),
-            "" if entry.input is None else entry.input.decode(errors="replace"),
-            entry.output.decode(errors="replace"),
+            _body(entry.input, entry.content_type),
+            _body(entry.output, entry.output_content_type),
         )
         table.add_row(*map(_cell, cells))
     Console().print(table)
+
+
+def _body(content: bytes | None, content_type: str | None) -> str:
+    if content is None:
+        return ""
+    if content_type is not None and kind_of(content_type) in {"arrow", "parquet"}:
+        return f"{len(content)} bytes of {content_type}"
+    return content.decode(errors="replace")
 
 
 def _cell(text: str) -> Text:

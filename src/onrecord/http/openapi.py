@@ -9,6 +9,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from onrecord.serving.artifact import Model
+from onrecord.serving.forms import ARROW, CSV, PARQUET
 from onrecord.serving.json_schema import body_json_schema
 
 __all__ = ["openapi_document"]
@@ -48,6 +49,7 @@ _MEANING = {
     401: "No valid token",
     403: "Not allowed",
     404: "Not found",
+    406: "The answer has no form that is accepted",
     408: "The body did not arrive in time",
     409: "It contradicts what is there: a name that is taken, a deleted user, the last admin",
     413: "The body is too large",
@@ -58,7 +60,11 @@ _MEANING = {
     503: "Not now: nothing was predicted; try again",
 }
 _TAGS = ("accounts", "prediction", "record", "models", "health")
-_PREDICT_STATUSES = (400, 401, 404, 408, 413, 415, 422, 429, 500, 503)
+_TEXTS = (CSV,)
+_TEXT = {"schema": {"type": "string"}}
+_FILES = (ARROW, PARQUET)
+_FILE = {"schema": {"type": "string", "format": "binary"}}
+_PREDICT_STATUSES = (400, 401, 404, 406, 408, 413, 415, 422, 429, 500, 503)
 
 
 def openapi_document(
@@ -132,7 +138,11 @@ def _predict_operation(model: Model, address: str, max_rows: int) -> dict[str, A
     responses: dict[str, Any] = {
         "200": {
             "description": "The prediction, already on record",
-            "content": {"application/json": {"schema": _answer_schema()}},
+            "content": {
+                "application/json": {"schema": _answer_schema()},
+                **dict.fromkeys(_TEXTS, _TEXT),
+                **dict.fromkeys(_FILES, _FILE),
+            },
         }
     }
     responses |= {str(status): _problem(status) for status in _PREDICT_STATUSES}
@@ -140,7 +150,9 @@ def _predict_operation(model: Model, address: str, max_rows: int) -> dict[str, A
     return {
         "tags": ["prediction"],
         "summary": f"Predict with {model.name}{where}",
-        "description": 'One row as an object, or many as `{"rows": [...]}`. '
+        "description": 'One row as an object, or many: as `{"rows": [...]}`, as '
+        '`{"columns": {...}}`, as CSV with a header row, as an Arrow stream or as a Parquet file. '
+        "`Accept` chooses among the same forms for the answer. "
         "The answer leaves after it is committed to the record.",
         "operationId": "predict" + address.replace("/", "_").removesuffix("_predict"),
         "security": [{"OAuth2PasswordBearer": []}],
@@ -152,8 +164,11 @@ def _predict_operation(model: Model, address: str, max_rows: int) -> dict[str, A
                     "examples": {
                         "one row": {"value": example},
                         "many rows": {"value": {"rows": [example, example]}},
+                        "columns": {"value": {"columns": {k: [v, v] for k, v in example.items()}}},
                     },
-                }
+                },
+                **dict.fromkeys(_TEXTS, _TEXT),
+                **dict.fromkeys(_FILES, _FILE),
             },
         },
         "responses": responses,

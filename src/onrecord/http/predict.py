@@ -20,12 +20,14 @@ from onrecord.errors import (
     BodyTooLarge,
     CallError,
     MethodNotAllowed,
+    NotAcceptable,
     NotFound,
     TooManyRequests,
     UnsupportedMediaType,
 )
 from onrecord.http.body import ClientGone, read_body
 from onrecord.http.context import header, request_id
+from onrecord.http.negotiate import form_of
 from onrecord.http.problems import PROBLEM_TYPE, STATUS, problem_body, problem_headers
 from onrecord.serving.prediction import Answer, Call, Predictor, Recorder
 
@@ -113,10 +115,11 @@ class PredictEndpoint:
             )
             if predictor is None:
                 raise NotFound(f"There is no model {name[:100]!r}; GET /models lists them.")
-            _check_media_type(call.content_type)
+            call.form = form_of(call.content_type, header(headers, b"accept"))
         except (
             BodyTooLarge,
             BodyTimeout,
+            NotAcceptable,
             NotFound,
             TooManyRequests,
             UnsupportedMediaType,
@@ -135,22 +138,10 @@ class PredictEndpoint:
         return self._gate.authenticate_cached(token) or await self._gate.authenticate(token)
 
 
-def _check_media_type(content_type: str | None) -> None:
-    # A call without a media type is read as JSON: curl users forget it, and nothing else is meant.
-    if content_type is None:
-        return
-    essence = content_type.split(";", 1)[0].strip().lower()
-    if essence != "application/json" and not (
-        essence.startswith("application/") and essence.endswith("+json")
-    ):
-        raise UnsupportedMediaType(
-            f"Send the input as application/json, not as {essence[:100] or 'an empty media type'}."
-        )
-
-
 async def _send(answer: Answer, send: Send) -> None:
+    content_type = answer.content_type or "application/json"
     headers = [
-        (b"content-type", b"application/json" if answer.error is None else PROBLEM_TYPE.encode()),
+        (b"content-type", (content_type if answer.error is None else PROBLEM_TYPE).encode()),
         (b"content-length", str(len(answer.body)).encode()),
     ]
     if isinstance(answer.error, MethodNotAllowed):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import re
 from datetime import UTC, datetime
 from typing import Annotated, Any
@@ -14,6 +16,8 @@ from onrecord.errors import Fault, InvalidInput, NotFound
 from onrecord.http.services import CallerDep, ServicesDep
 from onrecord.record import reader
 from onrecord.record.ids import ID_PATTERN, is_id, prediction_id, request_id_of, row_of
+from onrecord.serving.answers import answer_rows
+from onrecord.serving.forms import kind_of
 
 __all__ = ["router"]
 
@@ -46,7 +50,9 @@ class RecordedModel(BaseModel):
 class RecordedPrediction(BaseModel):
     """One call on record: what was asked and what was answered.
 
-    `input` and `output` are JSON where the bytes are JSON, else text; null where nothing was read.
+    `input` and `output` are JSON where the bytes are JSON, else text, or `{"content_type": ...,
+    "base64": ...}` where they are neither; null where nothing was read. `output_content_type` is
+    null where the answer is JSON.
     """
 
     id: str
@@ -59,6 +65,7 @@ class RecordedPrediction(BaseModel):
     input: Any
     status: int
     output: Any
+    output_content_type: str | None
     error_code: str | None
     error_fields: list[str]
     duration_us: int = Field(description="Microseconds from arrival until the answer was ready.")
@@ -72,13 +79,17 @@ class PredictionPage(BaseModel):
     next: str | None = Field(description="Send it as `before` to get the next, older page.")
 
 
-def _readable(raw: bytes | None) -> object:
+def _readable(raw: bytes | None, content_type: str | None) -> object:
     if raw is None:
         return None
-    try:
-        return msgspec.json.decode(raw)
-    except (ValueError, RecursionError):
-        return raw.decode(errors="replace")
+    kind = "json" if content_type is None else kind_of(content_type)
+    if kind not in {"csv", "arrow", "parquet"}:
+        with contextlib.suppress(ValueError, RecursionError):
+            return msgspec.json.decode(raw)
+    if kind not in {"arrow", "parquet"}:
+        with contextlib.suppress(UnicodeDecodeError):
+            return raw.decode()
+    return {"content_type": content_type, "base64": base64.b64encode(raw).decode()}
 
 
 def _shown(entry: reader.Entry) -> RecordedPrediction:
@@ -92,9 +103,10 @@ def _shown(entry: reader.Entry) -> RecordedPrediction:
         x_request_id=entry.x_request_id,
         received_at=entry.received_at,
         content_type=entry.content_type,
-        input=_readable(entry.input),
+        input=_readable(entry.input, entry.content_type),
         status=entry.status,
-        output=_readable(entry.output),
+        output=_readable(entry.output, entry.output_content_type),
+        output_content_type=entry.output_content_type,
         error_code=entry.error_code,
         error_fields=list(entry.error_fields),
         duration_us=entry.duration_us,
@@ -189,7 +201,9 @@ async def show_prediction(
 def _has_row(entry: reader.Entry, row: int) -> bool:
     if row == 0:
         return True
-    output = _readable(entry.output)
+    if entry.output_content_type is not None:
+        return row < answer_rows(entry.output, entry.output_content_type)
+    output = _readable(entry.output, None)
     return isinstance(output, dict) and row < len(output.get("predictions", ()))
 
 

@@ -21,6 +21,7 @@ STATUS: Mapping[type[CallError], int] = {
     errors.Forbidden: 403,
     errors.NotFound: 404,
     errors.MethodNotAllowed: 405,
+    errors.NotAcceptable: 406,
     errors.BodyTimeout: 408,
     errors.Conflict: 409,
     errors.BodyTooLarge: 413,

@@ -35,9 +35,10 @@ _RESPONSE = (
     "error_fields",
     "duration_us",
     "responded_at",
+    "content_type",
 )
 _REQUEST_ARRAYS = ("uuid", "uuid", "text", "int", "text", "text", "bytea", "timestamptz")
-_RESPONSE_ARRAYS = ("uuid", "int", "bytea", "text", "text", "int", "timestamptz")
+_RESPONSE_ARRAYS = ("uuid", "int", "bytea", "text", "text", "int", "timestamptz", "text")
 
 # A statement for every size up to this one: each is prepared once and found in the connection's
 # cache. Two statements a batch hand the GIL over as rarely as can be.
@@ -56,7 +57,7 @@ def commit_to_sqlite(connection: Any, calls: Sequence[RecordedCall]) -> None:
             requests = [value for call in chunk for value in _request(call)]
             requests[7::8] = [utc_text(moment) for moment in requests[7::8]]
             responses = [value for call in chunk for value in _response(call)]
-            responses[6::7] = [utc_text(moment) for moment in responses[6::7]]
+            responses[6::8] = [utc_text(moment) for moment in responses[6::8]]
             cursor.execute(_sqlite_insert("requests", _REQUEST, len(chunk)), requests)
             cursor.execute(_sqlite_insert("responses", _RESPONSE, len(chunk)), responses)
         cursor.execute("COMMIT")
@@ -112,6 +113,7 @@ def _response(call: RecordedCall) -> tuple[Any, ...]:
         json.dumps(call.error_fields) if call.error_fields else None,
         call.duration_us,
         call.responded_at,
+        call.output_content_type,
     )
 
 

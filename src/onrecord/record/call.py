@@ -19,6 +19,7 @@ class RecordedCall:
     end (too large, too slow). `output` holds the answer's bytes exactly as sent. `error_code` and
     `error_fields` (JSON pointers) say why a call was refused. `duration_us` is in microseconds,
     from the call's arrival until its answer was ready to be recorded. Times are in UTC.
+    `output_content_type` is the answer's content type, None where that is JSON.
     """
 
     id: str
@@ -35,3 +36,4 @@ class RecordedCall:
     error_fields: tuple[str, ...]
     duration_us: int
     responded_at: datetime
+    output_content_type: str | None = None

@@ -46,6 +46,7 @@ class Entry:
     error_fields: tuple[str, ...]
     duration_us: int
     responded_at: datetime
+    output_content_type: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,10 +113,12 @@ def _joined() -> Any:
 
 
 def _entries() -> Select[Any]:
-    answer = [column for column in responses.c if column.name != "request_id"]
+    told = {"request_id", "content_type"}
+    answer = [column for column in responses.c if column.name not in told]
     return select(
         *requests.c,
         *answer,
+        responses.c.content_type.label("output_content_type"),
         users.c.username,
         model_versions.c.version.label("model_version"),
         model_versions.c.sha256.label("model_sha256"),

@@ -142,6 +142,7 @@ responses = Table(
     Column("error_fields", Text),
     Column("duration_us", Integer, nullable=False),
     Column("responded_at", UtcDateTime, nullable=False),
+    Column("content_type", Text),
 )
 
 Index(None, requests.c.user_id, requests.c.id)

@@ -9,7 +9,7 @@ from typing import Any, get_args
 from onrecord.errors import ModelDirectoryError
 from onrecord.serving.columns import INTEGER_LIMIT, NUMBER_LIMIT, Column, ColumnType, explain
 
-__all__ = ["ColumnReader", "EntryReader"]
+__all__ = ["RESERVED_NAMES", "ColumnReader", "EntryReader"]
 
 _COLUMN_KEYS = (
     "name",
@@ -22,6 +22,9 @@ _COLUMN_KEYS = (
     "unit",
     "example",
 )
+
+RESERVED_NAMES = ("rows", "columns")
+"""The keys by which a JSON body is known to hold many rows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +73,10 @@ class ColumnReader(EntryReader):
         name = self.text(entry, "name", f"{place}.")
         if name is None:
             raise self.error(f"{place}.name", "it is missing", "Give the column a name.")
-        if name == "rows":
+        if name in RESERVED_NAMES:
             raise self.error(
                 f"{place}.name",
-                '"rows" cannot name a column: a body with that key holds many rows',
+                f'"{name}" cannot name a column: a body with that key holds many rows',
                 "Rename the column.",
             )
         kind = entry.get("type")

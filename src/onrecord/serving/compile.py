@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Any
 
 import msgspec
@@ -18,11 +19,14 @@ from onrecord.serving.runtimes import (
     Row,
     Runtime,
     first_line,
+    predict_table,
     python_label,
     regression,
 )
 from onrecord.serving.runtimes.onnx import Graph
 from onrecord.serving.runtimes.sklearn import SklearnRuntime
+from onrecord.serving.table import Table
+from onrecord.serving.table_answers import merged, named, stray_rows, tied_rows
 
 __all__ = ["CompiledGraph", "CompiledRuntime", "DeferredRuntime", "NotCompiled", "compile_runtime"]
 
@@ -134,6 +138,34 @@ class CompiledRuntime:
         alone = close.split([1] * len(places))
         return self._merged(rows, strays, dict(zip(places, alone, strict=True)))
 
+    def predict_table(self, table: Table) -> Outputs:
+        """Return the answers to a table, the same as `predict` gives to its rows."""
+        strays = stray_rows(table, self._open, self._edged, self._sorted_edges)
+        if strays.all():
+            return predict_table(self._original, table)
+        near = ~strays
+        rest = table.take(near) if strays.any() else table
+        close = self._table_outputs(self._graph.run_table(rest, self._wanted))
+        chances = close.targets[0].probabilities
+        if chances is not None:
+            strays[np.flatnonzero(near)[tied_rows(np.asarray(chances), 2 * TOLERANCE)]] = True
+        if not strays.any():
+            return close
+        return merged(close, near, predict_table(self._original, table.take(strays)), strays)
+
+    def _table_outputs(self, answers: list[Any]) -> Outputs:
+        if self._labels is None:
+            return regression(answers[0], self._schema)
+        values = named(answers[0], self._label_of)
+        if not self._proba:
+            return Outputs([TargetOutput(None, values)])
+        chances = answers[1].astype(np.float64)
+        return Outputs([TargetOutput(None, values, self._classes, chances)])
+
+    @cached_property
+    def _sorted_edges(self) -> np.ndarray[Any, Any]:
+        return np.sort(np.array(list(self._edges), dtype=np.float32))
+
     def _outputs(self, answers: list[Any]) -> Outputs:
         if self._labels is None:
             return regression(answers[0], self._schema)
@@ -233,7 +265,7 @@ def _difference_of_classes(ours: TargetOutput, theirs: TargetOutput) -> str | No
     return None if gap <= TOLERANCE else f"probabilities differ by up to {gap:.1e}"
 
 
-def _largest_relative(ours: list[float], theirs: list[float]) -> float:
+def _largest_relative(ours: Any, theirs: Any) -> float:
     """Return the largest difference relative to the value, or to the median if that is more."""
     left = np.asarray(ours)
     size = np.maximum(np.abs(left), np.median(np.abs(left)))

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from onrecord.errors import StartupError
+from onrecord.serving.column_reader import RESERVED_NAMES
 from onrecord.serving.columns import INTEGER_LIMIT, NUMBER_LIMIT
 
 __all__ = ["infer_schema"]
@@ -70,8 +71,8 @@ def _check_names(names: list[str], target: str | None, file: Path) -> None:
             raise StartupError(
                 f"{file}: column {place} is without a name, as an index is; save without the index"
             )
-        if name == "rows" and name != target:
-            raise StartupError(f'{file}: "rows" cannot name a column of a schema; rename it')
+        if name in RESERVED_NAMES and name != target:
+            raise StartupError(f'{file}: "{name}" cannot name a column of a schema; rename it')
     if target is not None and target not in names:
         raise StartupError(f"{file} has no column {target!r}; it has {', '.join(names)}")
 

@@ -18,7 +18,11 @@ def row_json_schema(schema: InputSchema) -> dict[str, Any]:
 
 
 def body_json_schema(schema: InputSchema, max_rows: int) -> dict[str, Any]:
-    """Return the JSON Schema of a prediction's body: one row, or 1 to `max_rows` rows."""
+    """Return the JSON Schema of a prediction's body: one row, or 1 to `max_rows` rows.
+
+    Many stand either row by row or a column at a time. That the columns are equally long is more
+    than JSON Schema can say.
+    """
     row = _row(schema)
     many = {
         "type": "object",
@@ -29,7 +33,24 @@ def body_json_schema(schema: InputSchema, max_rows: int) -> dict[str, Any]:
         "required": ["rows"],
         "additionalProperties": False,
     }
-    return {"oneOf": [row, many]}
+    columns = {
+        "type": "object",
+        "title": "Many rows, a column at a time",
+        "properties": {
+            "columns": {
+                "type": "object",
+                "properties": {
+                    name: {"type": "array", "items": items, "minItems": 1, "maxItems": max_rows}
+                    for name, items in row["properties"].items()
+                },
+                "required": row["required"],
+                "additionalProperties": False,
+            }
+        },
+        "required": ["columns"],
+        "additionalProperties": False,
+    }
+    return {"oneOf": [row, many, columns]}
 
 
 def _row(schema: InputSchema) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What a model said about some rows, in plain Python values."""
+"""What a model said about some rows: in plain Python values, or in arrays for a table of rows."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 from onrecord.errors import Unanswerable
 
@@ -26,12 +28,15 @@ class TargetOutput:
     `name` is None where the model has one target only. `values` holds class labels (int, str or
     bool) or, for a regression, floats. `probabilities` has one list a row in the order of
     `classes` (text keys); both are None where the model gives none.
+
+    The answers to a `Table` may be arrays: `values` [rows] of int64, bool, float64 or objects, and
+    `probabilities` [rows, classes] of float64. `Outputs.in_lists` makes lists of them.
     """
 
     name: str | None
-    values: list[Any]
+    values: list[Any] | np.ndarray[Any, Any]
     classes: tuple[str, ...] | None = None
-    probabilities: list[list[float]] | None = None
+    probabilities: list[list[float]] | np.ndarray[Any, Any] | None = None
 
 
 class Outputs:
@@ -47,7 +52,7 @@ class Outputs:
         return len(self.targets[0].values)
 
     def row(self, i: int) -> dict[str, Any]:
-        """Return the answer to row `i` as it goes into the response.
+        """Return the answer to row `i` as it goes into the response; the answers must be lists.
 
         Raises Unanswerable where the model's number is not finite.
         """
@@ -66,6 +71,10 @@ class Outputs:
         if chances:
             answer["probabilities"] = chances
         return answer
+
+    def in_lists(self) -> Outputs:
+        """Return the same answers as lists of Python values."""
+        return Outputs([_listed(target) for target in self.targets])
 
     @classmethod
     def join(cls, parts: Sequence[Outputs]) -> Outputs:
@@ -92,6 +101,16 @@ class Outputs:
             parts.append(Outputs([_slice(target, start, end) for target in self.targets]))
             start = end
         return parts
+
+
+def _listed(target: TargetOutput) -> TargetOutput:
+    values, chances = target.values, target.probabilities
+    return TargetOutput(
+        target.name,
+        values.tolist() if isinstance(values, np.ndarray) else values,
+        target.classes,
+        chances.tolist() if isinstance(chances, np.ndarray) else chances,
+    )
 
 
 def _slice(target: TargetOutput, start: int, end: int) -> TargetOutput:

@@ -7,6 +7,7 @@ been committed to the record before `predict` returns it.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Protocol
@@ -17,13 +18,15 @@ import msgspec
 from onrecord.errors import CallError, Unavailable
 from onrecord.record.call import RecordedCall
 from onrecord.record.ids import prediction_id
-from onrecord.record.writer import Writer
+from onrecord.serving.answers import encode_answers
 from onrecord.serving.artifact import Model
+from onrecord.serving.forms import CONTENT_TYPES, PLAIN, Form, Kind
 from onrecord.serving.outputs import Outputs
 from onrecord.serving.runner import Runner
+from onrecord.serving.runtimes import Row
 from onrecord.serving.validation import Rows, Validator
 
-__all__ = ["Answer", "Call", "Predictor", "Recorder", "RefusalRenderer"]
+__all__ = ["Answer", "Call", "CallWriter", "Predictor", "Recorder", "RefusalRenderer"]
 
 _INLINE_BYTES = 64 * 1024
 """Bodies above this are validated in a thread, so that one large call delays no other."""
@@ -33,7 +36,8 @@ _INLINE_BYTES = 64 * 1024
 class Call:
     """One prediction call of a known user.
 
-    `body` is None where it was not read to its end; `started` is `time.perf_counter()` at arrival.
+    `body` is None where it was not read to its end; `started` is `time.perf_counter()` at arrival;
+    `form` says in which form the rows come and the answer goes.
     """
 
     id: str
@@ -44,15 +48,20 @@ class Call:
     body: bytes | None
     received_at: datetime
     started: float
+    form: Form = PLAIN
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What leaves the server: a status, the body's bytes, and the refusal if it is one."""
+    """What leaves the server: a status, the body's bytes, and the refusal if it is one.
+
+    `content_type` is None where the body is JSON.
+    """
 
     status: int
     body: bytes
     error: CallError | None = None
+    content_type: str | None = None
 
 
 class RefusalRenderer(Protocol):
@@ -60,6 +69,14 @@ class RefusalRenderer(Protocol):
 
     def __call__(self, error: CallError, call: Call) -> tuple[int, bytes]:
         """Return the status and the body."""
+        ...
+
+
+class CallWriter(Protocol):
+    """Puts calls on record."""
+
+    async def write(self, call: RecordedCall) -> None:
+        """Return once `call` is durably on record; raises Unavailable where it cannot be."""
         ...
 
 
@@ -92,6 +109,8 @@ class Predictor:
         """
         if call.body is None:
             raise ValueError("a call without a body has nothing to predict")
+        if call.form is not PLAIN:
+            return await self._predict_many(call, call.body, call.form)
         try:
             rows = await self._validate(call.body)
             outputs = await self._runner.predict(rows.values)
@@ -101,6 +120,34 @@ class Predictor:
         except CallError as error:
             return await self._recorder.refuse(call, error, self.model_version_id)
         return await self._recorder.record(call, Answer(200, body), self.model_version_id)
+
+    async def _predict_many(self, call: Call, body: bytes, form: Form) -> Answer:
+        """Answer a call whose rows, or whose answer, are in another form than JSON."""
+        try:
+            rows, many = await anyio.to_thread.run_sync(self._read, body, form.input)
+            outputs = await self._runner.predict(rows)
+            encoded = await anyio.to_thread.run_sync(
+                self._encode_as, call.id, outputs, form.output, many
+            )
+        except Unavailable:
+            raise
+        except CallError as error:
+            return await self._recorder.refuse(call, error, self.model_version_id)
+        content_type = None if form.output == "json" else CONTENT_TYPES[form.output]
+        answer = Answer(200, encoded, content_type=content_type)
+        return await self._recorder.record(call, answer, self.model_version_id)
+
+    def _read(self, body: bytes, kind: Kind) -> tuple[Sequence[Row], bool]:
+        """Return a body's rows, and whether it has the form of many."""
+        if kind != "json":
+            return self._validator.read_table(body, kind), True
+        rows = self._validator.validate(body)
+        return rows.values, rows.many
+
+    def _encode_as(self, request_id: str, outputs: Outputs, kind: Kind, many: bool) -> bytes:
+        if kind == "json":
+            return self._encode(request_id, outputs.in_lists(), len(outputs), many=many)
+        return encode_answers(outputs, request_id, bytes(self._model_json), kind)
 
     async def _validate(self, body: bytes) -> Rows:
         if len(body) <= _INLINE_BYTES:
@@ -121,7 +168,7 @@ class Predictor:
 class Recorder:
     """Puts answers on record and only then hands them back."""
 
-    def __init__(self, writer: Writer, render: RefusalRenderer) -> None:
+    def __init__(self, writer: CallWriter, render: RefusalRenderer) -> None:
         self._writer = writer
         self._render = render
 
@@ -152,6 +199,7 @@ class Recorder:
                 error_fields=tuple(fault.pointer for fault in error.faults) if error else (),
                 duration_us=int((time.perf_counter() - call.started) * 1e6),
                 responded_at=datetime.now(UTC),
+                output_content_type=answer.content_type,
             )
         )
         return answer

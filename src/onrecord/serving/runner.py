@@ -7,6 +7,8 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import structlog
 
@@ -14,7 +16,8 @@ from onrecord.errors import CallError, ModelFailed, Unanswerable, Unavailable
 from onrecord.serving.artifact import Model
 from onrecord.serving.compile import CompiledRuntime
 from onrecord.serving.outputs import Outputs
-from onrecord.serving.runtimes import Row
+from onrecord.serving.runtimes import Row, predict_table
+from onrecord.serving.table import Table
 
 __all__ = ["Runner"]
 
@@ -50,6 +53,7 @@ class Runner:
             if isinstance(model.runtime, CompiledRuntime)
             else model.runtime.predict
         )
+        self._predict_table: Callable[[Any], Outputs] = partial(predict_table, model.runtime)
         self._cheap = model.seconds_per_row < CHEAP_SECONDS
         self._max_waiting_rows = max_waiting_rows
         self._deadline_seconds = deadline_seconds
@@ -144,7 +148,8 @@ class Runner:
         return answers
 
     def _run(self, rows: Sequence[Row]) -> Outputs:
-        outputs = self._guarded(self._runtime.predict, rows)
+        predict = self._predict_table if isinstance(rows, Table) else self._runtime.predict
+        outputs = self._guarded(predict, rows)
         if outputs is None:
             raise ModelFailed("The model failed on this input.")
         return outputs

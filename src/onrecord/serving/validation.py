@@ -6,27 +6,24 @@ the slow one has the last word and says what is wrong.
 
 from __future__ import annotations
 
-import difflib
-from dataclasses import dataclass, field
+import re
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
-from onrecord.errors import Fault, InvalidInput
 from onrecord.serving.columns import Column, Unfit, Value, explain, make_check
+from onrecord.serving.faults import MAX_FAULTS, Faults, pointer_to
+from onrecord.serving.forms import Kind
 from onrecord.serving.input_schema import InputSchema
 from onrecord.serving.strict_json import read_strictly, shown
+from onrecord.serving.table import Table
+from onrecord.serving.tables import COLUMNS, TableReader
 
 __all__ = ["MAX_FAULTS", "Rows", "Validator"]
 
-MAX_FAULTS = 1000
-"""The most faults that one error lists."""
-
-_SUGGESTIONS = 20
-"""Unknown fields per body for which a near name is searched; the search takes a while."""
-
-_KEY_SHOWN = 100
 _ROWS = "rows"
+_STARTS_WITH_COLUMNS = re.compile(rb'\s*\{\s*"columns"\s*:')
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,16 +47,22 @@ class Validator:
         self._checks = [(column.name, make_check(column)) for column in schema.columns]
         self._texts = any(column.textual for column in schema.columns)
         self._max_rows = max_rows
+        self._tables = TableReader(schema, max_rows=max_rows)
         self._decode = msgspec.json.Decoder().decode
 
     def validate(self, body: bytes) -> Rows:
-        """Return the rows in `body`: one as a JSON object, or {"rows": [{...}, ...]}.
+        """Return the rows in a JSON body.
 
+        It holds one row as an object, {"rows": [{...}, ...]}, or {"columns": {name: [...], ...}}.
         Raises MalformedJson where the body is not unambiguous JSON, and InvalidInput, with every
         bad field as a fault, where it does not fit the schema.
         """
         rows = self._fast(body)
         return self._slow(body) if rows is None else rows
+
+    def read_table(self, body: bytes, kind: Kind) -> Table:
+        """Return the rows in a CSV, Arrow or Parquet body; raises as `TableReader.read` does."""
+        return self._tables.read(body, kind)
 
     def _fast(self, body: bytes) -> Rows | None:
         try:
@@ -91,15 +94,17 @@ class Validator:
         return tuple([check(row[name]) for name, check in self._checks])
 
     def _slow(self, body: bytes) -> Rows:
-        document = read_strictly(body)
-        faults = _Faults()
+        document = self._unambiguous(body)
+        if isinstance(document, dict) and COLUMNS in document:
+            return Rows(self._tables.from_json(document).rows(), many=True)
+        faults = Faults()
         rows: list[Any] = []
         many = False
         if not isinstance(document, dict):
             faults.add(
                 "",
                 "wrong_shape",
-                'The body must be one row as a JSON object, or {"rows": [...]}.',
+                'The body must be one row as a JSON object, {"rows": [...]} or {"columns": {...}}.',
                 "an object",
                 shown(document),
             )
@@ -114,11 +119,26 @@ class Validator:
         faults.raise_if_any()
         return Rows([self._convert(row) for row in rows], many)
 
-    def _rows(self, document: dict[str, Any], faults: _Faults) -> list[Any]:
+    def _unambiguous(self, body: bytes) -> Any:
+        """Return the value that a body holds; columns of plain values are read fast."""
+        if _STARTS_WITH_COLUMNS.match(body):
+            try:
+                document = self._decode(body)
+                columns = document[COLUMNS].values()
+                # As in `_fast`: no key may stand twice.
+                strings = 1 + len(columns)
+                strings += sum([type(value) is str for values in columns for value in values])
+            except (msgspec.MsgspecError, UnicodeDecodeError, AttributeError, TypeError):
+                return read_strictly(body)
+            if len(document) == 1 and body.count(b'"') == 2 * strings:
+                return document
+        return read_strictly(body)
+
+    def _rows(self, document: dict[str, Any], faults: Faults) -> list[Any]:
         for key, value in document.items():
             if key != _ROWS:
                 faults.add(
-                    _pointer("", key),
+                    pointer_to("", key),
                     "unknown_field",
                     'Nothing may stand beside "rows".',
                     None,
@@ -143,7 +163,7 @@ class Validator:
             return rows
         return []
 
-    def _judge(self, row: Any, place: str, faults: _Faults) -> None:
+    def _judge(self, row: Any, place: str, faults: Faults) -> None:
         if not isinstance(row, dict):
             faults.add(place, "wrong_shape", "A row must be an object.", "an object", shown(row))
             return
@@ -153,69 +173,18 @@ class Validator:
             else:
                 hint = "; send null if it is unknown" if column.nullable else ""
                 faults.add(
-                    _pointer(place, column.name),
+                    pointer_to(place, column.name),
                     "missing",
                     f"It is missing{hint}.",
                     column.expected,
                 )
         for key in row:
             if key not in self._known:
-                self._unknown(key, row, place, faults)
-
-    def _unknown(self, key: str, row: dict[str, Any], place: str, faults: _Faults) -> None:
-        if faults.full:
-            faults.more += 1
-            return
-        hint = ""
-        if faults.suggestions < _SUGGESTIONS and len(key) <= _KEY_SHOWN:
-            faults.suggestions += 1
-            if near := _nearest(key, [name for name in self._names if name not in row]):
-                hint = f" Did you mean {shown(near)}?"
-        faults.add(
-            _pointer(place, key),
-            "unknown_field",
-            f"The model has no such column.{hint}",
-            None,
-            shown(row[key]),
-        )
+                received = None if faults.full else shown(row[key])
+                faults.add_unknown(key, received, place, self._names, row)
 
 
-@dataclass(slots=True)
-class _Faults:
-    """The faults found so far; beyond the most that are listed, only their number."""
-
-    found: list[Fault] = field(default_factory=list)
-    more: int = 0
-    suggestions: int = 0
-
-    @property
-    def full(self) -> bool:
-        return len(self.found) >= MAX_FAULTS
-
-    def add(
-        self,
-        pointer: str,
-        code: str,
-        detail: str,
-        expected: str | None,
-        received: str | None = None,
-    ) -> None:
-        if self.full:
-            self.more += 1
-        else:
-            self.found.append(Fault(pointer, code, detail, expected, received))
-
-    def raise_if_any(self) -> None:
-        if not self.found:
-            return
-        count = len(self.found) + self.more
-        detail = "1 field does not fit." if count == 1 else f"{count} fields do not fit."
-        if self.more:
-            detail += f" Only the first {MAX_FAULTS} are listed; {self.more} more are not."
-        raise InvalidInput(detail, faults=tuple(self.found))
-
-
-def _judge_value(column: Column, value: Any, place: str, faults: _Faults) -> None:
+def _judge_value(column: Column, value: Any, place: str, faults: Faults) -> None:
     reason = explain(column, value)
     if reason is None:
         return
@@ -223,20 +192,5 @@ def _judge_value(column: Column, value: Any, place: str, faults: _Faults) -> Non
         faults.more += 1
         return
     faults.add(
-        _pointer(place, column.name), reason.code, reason.detail, column.expected, shown(value)
+        pointer_to(place, column.name), reason.code, reason.detail, column.expected, shown(value)
     )
-
-
-def _pointer(place: str, key: str) -> str:
-    if len(key) > _KEY_SHOWN:
-        key = key[:_KEY_SHOWN] + "…"
-    key = key.encode(errors="backslashreplace").decode()
-    return f"{place}/{key.replace('~', '~0').replace('/', '~1')}"
-
-
-def _nearest(key: str, names: list[str]) -> str | None:
-    for name in names:
-        if name.casefold() == key.casefold():
-            return name
-    near = difflib.get_close_matches(key, names, n=1)
-    return near[0] if near else None

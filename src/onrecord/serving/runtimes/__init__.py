@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from onrecord.errors import ModelDirectoryError
 from onrecord.serving.input_schema import InputSchema
 from onrecord.serving.outputs import Outputs, TargetOutput, class_key
+from onrecord.serving.table import Table
 
 __all__ = [
     "Row",
     "Runtime",
+    "TableRuntime",
     "check_features",
     "classification",
     "first_line",
+    "predict_table",
     "python_label",
     "reconcile_classes",
     "reconcile_several",
@@ -36,6 +39,22 @@ class Runtime(Protocol):
     def predict(self, rows: Sequence[Row]) -> Outputs:
         """Return the answers to `rows`, of which there is at least one."""
         ...
+
+
+@runtime_checkable
+class TableRuntime(Protocol):
+    """A runtime that takes a table as it is, with no row made of it."""
+
+    def predict_table(self, table: Table) -> Outputs:
+        """Return the answers to a table, the same as `predict` gives to its rows."""
+        ...
+
+
+def predict_table(runtime: Runtime, table: Table) -> Outputs:
+    """Return a runtime's answers to a table; it gets rows where it cannot take the table."""
+    if isinstance(runtime, TableRuntime):
+        return runtime.predict_table(table)
+    return runtime.predict(table.rows())
 
 
 def first_line(error: Exception) -> str:

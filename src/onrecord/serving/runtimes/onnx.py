@@ -21,6 +21,7 @@ from onrecord.serving.runtimes import (
 )
 from onrecord.serving.runtimes.matrix import to_array
 from onrecord.serving.runtimes.onnx_bytes import declared_labels, external_tensors
+from onrecord.serving.table import Table
 
 __all__ = ["Graph", "OnnxRuntime"]
 
@@ -132,6 +133,23 @@ class Graph:
         found: list[Any] = self._session.run(outputs, self._feed(rows))
         return found
 
+    def run_table(self, table: Table, outputs: Sequence[str]) -> list[Any]:
+        """Return the named outputs of the graph for a table, of which no row becomes a tuple."""
+        if self._dtype is np.object_:
+            stacked = [[_text(value) for value in array] for array in table.arrays]
+            feed = {self._name: np.array(stacked, dtype=object).T}
+        elif self._dtype is not None:
+            feed = {self._name: table.matrix(self._dtype)}
+        else:
+            feed = {
+                name: _strings([_text(value) for value in array], table)
+                if dtype is np.object_
+                else array.astype(dtype)[:, None]
+                for (name, dtype, _), array in zip(self._columns, table.arrays, strict=True)
+            }
+        found: list[Any] = self._session.run(outputs, feed)
+        return found
+
     def _feed(self, rows: Sequence[Row]) -> dict[str, Any]:
         if self._dtype is np.object_:
             return {self._name: _strings([_text(value) for row in rows for value in row], rows)}
@@ -233,7 +251,13 @@ class OnnxRuntime:
 
     def predict(self, rows: Sequence[Row]) -> Outputs:
         """Return the graph's answers."""
-        answers = self._graph.run(rows, self._wanted)
+        return self._outputs(self._graph.run(rows, self._wanted))
+
+    def predict_table(self, table: Table) -> Outputs:
+        """Return the graph's answers to a table, as `predict` does to its rows."""
+        return self._outputs(self._graph.run_table(table, self._wanted))
+
+    def _outputs(self, answers: list[Any]) -> Outputs:
         if not self._labels:
             if self._label is None:
                 return regression(answers[0], self._schema)

@@ -1,0 +1,94 @@
+"""In which form a call's rows come, and in which its caller wants the answer (RFC 9110, 12.5.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import lru_cache
+from importlib.util import find_spec
+
+from onrecord.errors import NotAcceptable, UnsupportedMediaType
+from onrecord.serving.forms import CONTENT_TYPES, PLAIN, Form, Kind, kind_of
+
+__all__ = ["form_of"]
+
+_SHOWN = 100
+_EXTRA = "pyarrow, which comes with an extra: pip install 'onrecord[data]'"
+_RANGES = 50
+"""The most media ranges of an Accept header that are looked at."""
+
+
+@lru_cache(maxsize=256)
+def form_of(content_type: str | None, accept: bytes | None) -> Form:
+    """Return the form that a call's Content-Type and Accept headers ask for.
+
+    Where both are JSON it is `PLAIN` itself. A call without a content type is read as JSON, since
+    curl users forget it and nothing else is meant. Raises UnsupportedMediaType and NotAcceptable.
+    """
+    given = _given(content_type)
+    wanted = _wanted(accept.decode("latin-1") if accept and accept.strip() else "*/*")
+    form = Form(given, wanted)
+    return PLAIN if form == PLAIN else form
+
+
+def _given(content_type: str | None) -> Kind:
+    kind = "json" if content_type is None else kind_of(content_type)
+    if kind is None:
+        essence = (content_type or "").split(";", 1)[0].strip()[:_SHOWN]
+        raise UnsupportedMediaType(
+            f"Send the input as application/json, {_others()}, not as "
+            f"{essence or 'an empty media type'}."
+        )
+    if kind != "json" and not _has_pyarrow():
+        raise UnsupportedMediaType(f"This server reads application/json only; it lacks {_EXTRA}.")
+    return kind
+
+
+def _wanted(accept: str) -> Kind:
+    """Return the kind with the highest weight; of equals one that is named, and JSON before."""
+    weights = {kind: _weight(kind, accept) for kind in CONTENT_TYPES}
+    if not _has_pyarrow():
+        weights = {kind: weight for kind, weight in weights.items() if kind == "json"}
+    best = max(weights, key=weights.__getitem__)
+    if weights[best][0] > 0:
+        return best
+    if not _has_pyarrow():
+        raise NotAcceptable(f"This server answers in application/json only; it lacks {_EXTRA}.")
+    raise NotAcceptable(f"Answers come as application/json, {_others()}; accept one of them.")
+
+
+def _others() -> str:
+    return ", ".join(_essence(kind) for kind in CONTENT_TYPES if kind != "json")
+
+
+def _weight(kind: Kind, accept: str) -> tuple[float, int]:
+    """Return the weight of a kind, and how exactly the range that gives it names the kind."""
+    essence = _essence(kind)
+    names = {essence: 2, essence.split("/", 1)[0] + "/*": 1, "*/*": 0}
+    found = (0.0, -1)
+    for name, weight in _ranges(accept):
+        exact = names.get(name, -1)
+        if exact > found[1]:
+            found = (weight, exact)
+    return found
+
+
+def _ranges(accept: str) -> Iterator[tuple[str, float]]:
+    for entry in accept.split(",")[:_RANGES]:
+        name, *parameters = (part.strip().lower() for part in entry.split(";"))
+        weight = 1.0
+        for parameter in parameters:
+            key, _, value = parameter.partition("=")
+            if key.strip() == "q":
+                try:
+                    weight = min(max(float(value), 0.0), 1.0)
+                except ValueError:
+                    weight = 0.0
+        yield name, weight
+
+
+def _essence(kind: Kind) -> str:
+    return CONTENT_TYPES[kind].split(";", 1)[0]
+
+
+def _has_pyarrow() -> bool:
+    return find_spec("pyarrow") is not None
