@@ -176,7 +176,6 @@ def create_app(settings: Settings) -> ASGIApp:
         default_model=model.name,
         registration_open=settings.registration_open,
         token_seconds=settings.token_minutes * 60,
-        max_rows=settings.max_rows,
     )
     _add_routes(app, model, settings)
     add_refusals(app)

@@ -32,7 +32,6 @@ class Services:
     default_model: str
     registration_open: bool
     token_seconds: int
-    max_rows: int
 
 
 def _services(request: Request) -> Services:
