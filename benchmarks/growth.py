@@ -5,6 +5,7 @@ Usage: growth.py [--calls 10000000] [--rounds 3] [--seconds 5] [--database URL]
 
 import argparse
 import asyncio
+import os
 import shutil
 import statistics
 import tempfile
@@ -13,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from onrecord.record import model_versions, reader, users
-from onrecord.record.batch import commit_to_postgresql, commit_to_sqlite
+from onrecord.record.batch import committer
 from onrecord.record.call import RecordedCall
 from onrecord.record.database import Database
 from onrecord.record.ids import new_request_id
@@ -91,11 +92,11 @@ class Record:
 
     def fill(self, calls: int) -> None:
         """Put calls on record as fast as can be."""
-        insert = commit_to_sqlite if self.database.dialect == "sqlite" else commit_to_postgresql
         with self.database.raw_connection() as connection:
+            commit = committer(connection.dbapi_connection, self.database.dialect)
             for _ in range(0, calls, FILLED_AT_ONCE):
-                batch = [self.call() for _ in range(FILLED_AT_ONCE)]
-                insert(connection.dbapi_connection, batch)
+                commit([self.call() for _ in range(FILLED_AT_ONCE)])
+        os.sync()  # what the fill left unwritten must not disturb what is measured next
 
     def reading_ms(self) -> dict[str, float]:
         """Return the median milliseconds of the questions that people ask most."""

@@ -38,11 +38,16 @@ class Failed(Exception):
 
 
 def train(home: Path) -> dict[str, Path]:
-    """Write each model for onrecord, as NAME.joblib and, fitted without names, NAME-array.joblib."""
+    """Write each model for onrecord.
+
+    Those of scikit-learn are written as NAME.joblib too and, fitted without names, as
+    NAME-array.joblib.
+    """
     import joblib
     import numpy as np
     import pandas as pd
     import skops.io
+    import xgboost
     from sklearn.base import clone
     from sklearn.ensemble import RandomForestClassifier
     from sklearn.linear_model import LogisticRegression
@@ -60,6 +65,7 @@ def train(home: Path) -> dict[str, Path]:
     models = {
         "linear": make_pipeline(StandardScaler(), LogisticRegression()),
         "forest": RandomForestClassifier(100, random_state=0),
+        "xgboost": xgboost.XGBClassifier(n_estimators=60, max_depth=6, random_state=0),
     }
     columns = [
         {"name": name, "type": "boolean" if isinstance(value, bool) else "numeric"}
@@ -70,9 +76,12 @@ def train(home: Path) -> dict[str, Path]:
         model.fit(data, labels)
         directories[name] = home / name
         directories[name].mkdir()
-        skops.io.dump(model, directories[name] / "model.skops")
         schema = json.dumps({"input_schema": {"columns": columns}})
         (directories[name] / "input_schema.json").write_text(schema)
+        if name == "xgboost":
+            model.save_model(directories[name] / "model.ubj")
+            continue
+        skops.io.dump(model, directories[name] / "model.skops")
         joblib.dump(model, home / f"{name}.joblib")
         joblib.dump(clone(model).fit(data.to_numpy(float), labels), home / f"{name}-array.joblib")
     return directories

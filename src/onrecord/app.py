@@ -24,10 +24,12 @@ from onrecord.errors import SettingsError
 from onrecord.http import docs, health, models, predictions, users
 from onrecord.http.body import BodyLimit
 from onrecord.http.context import RequestContext
+from onrecord.http.direct import STATE_KEY, DirectPredictions
 from onrecord.http.openapi import openapi_document
 from onrecord.http.predict import PredictEndpoint, render_refusal
 from onrecord.http.refusals import add_refusals
 from onrecord.http.services import Services
+from onrecord.logs import AccessLog
 from onrecord.record.database import Database
 from onrecord.record.model_versions import register_model_version
 from onrecord.record.writer import Writer
@@ -148,11 +150,22 @@ def create_app(settings: Settings) -> ASGIApp:
     validator = Validator(model.schema, max_rows=settings.max_rows)
     predictor = Predictor(model, model_version_id, validator, runner, recorder)
     gate = Gate(parts.tokens, database)
+    call_limit = CallLimit(settings.call_rate) if settings.call_rate else None
+    access = AccessLog()
+    direct = DirectPredictions(
+        gate=gate,
+        predictors={model.name: predictor},
+        default_model=model.name,
+        writer=writer,
+        call_limit=call_limit,
+        max_body_bytes=settings.max_body_bytes,
+        access=access,
+    )
 
     @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, Any]]:
         writer.start()
-        yield
+        yield {STATE_KEY: direct}
         runner.close()
         await writer.close()
         parts.passwords.close()
@@ -185,11 +198,11 @@ def create_app(settings: Settings) -> ASGIApp:
         predictors={model.name: predictor},
         default_model=model.name,
         recorder=recorder,
-        call_limit=CallLimit(settings.call_rate) if settings.call_rate else None,
+        call_limit=call_limit,
         max_body_bytes=settings.max_body_bytes,
         body_seconds=settings.body_seconds,
     )
-    return RequestContext(endpoint)
+    return RequestContext(endpoint, access)
 
 
 def _add_routes(app: FastAPI, model: Model, settings: Settings) -> None:

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import MutableMapping
 from datetime import UTC, datetime
+from http import HTTPStatus
 from typing import Any
 
 import msgspec
@@ -68,13 +69,31 @@ class AccessLog:
         self._on = bound.is_enabled_for(logging.INFO)
         self._direct = config["processors"][-1] is _render_json
         self._lines: list[bytes] = []
+        self._unauthenticated = 0
         self._second = 0.0
         self._calendar = ""
 
-    def request(self, fields: dict[str, Any]) -> None:
-        """Write the line of one request; to be called on the event loop."""
+    def request(  # noqa: PLR0913, PLR0917 - the fields of the line
+        self, request_id: str, method: str, path: str, status: int, user: str | None, started: float
+    ) -> None:
+        """Write the line of one request; to be called on the event loop.
+
+        `started` is `time.perf_counter()` at its arrival.
+        """
         if not self._on:
             return
+        fields: dict[str, Any] = {
+            "request_id": request_id,
+            "method": method,
+            "path": path,
+            "status": status,
+            "user": user,
+            "ms": round((time.perf_counter() - started) * 1000, 2),
+        }
+        if status == HTTPStatus.UNAUTHORIZED:
+            # These are in no table, so the log alone tells how many there were.
+            self._unauthenticated += 1
+            fields["unauthenticated_so_far"] = self._unauthenticated
         if not self._direct:
             self._log.info("request", **fields)
             return

@@ -8,7 +8,7 @@ import pytest
 import sqlalchemy as sa
 
 from onrecord.record import reader, users
-from onrecord.record.batch import commit_to_postgresql, commit_to_sqlite
+from onrecord.record.batch import committer
 from onrecord.record.call import RecordedCall
 from onrecord.record.database import Database
 from onrecord.record.ids import first_id_at, new_id
@@ -19,9 +19,8 @@ START = datetime(2026, 11, 25, 9, 0, 0, tzinfo=UTC)
 
 
 def _save(database: Database, calls: list[RecordedCall]) -> None:
-    commit = commit_to_sqlite if database.dialect == "sqlite" else commit_to_postgresql
     connection = database.raw_connection()
-    commit(connection.dbapi_connection, calls)
+    committer(connection.dbapi_connection, database.dialect)(calls)
     connection.close()
 
 

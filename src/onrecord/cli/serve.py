@@ -26,7 +26,7 @@ from onrecord.settings import Settings, load_settings
 __all__ = ["demo", "serve", "worker_app"]
 
 _GARBAGE_THRESHOLD = 20_000
-_SWITCH_SECONDS = 0.0005
+_SWITCH_SECONDS = 0.0001
 
 
 def serve(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterable
-from http import HTTPStatus
 
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -15,7 +14,7 @@ from onrecord.http.problems import PROBLEM_TYPE, problem_body
 from onrecord.logs import AccessLog
 from onrecord.record.ids import new_request_id
 
-__all__ = ["RequestContext", "header", "request_id"]
+__all__ = ["RequestContext", "context_headers", "header", "own_request_id", "request_id"]
 
 _OWN_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 
@@ -31,10 +30,9 @@ class RequestContext:
     exception into a problem document.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, access: AccessLog) -> None:
         self._app = app
-        self._access = AccessLog()
-        self._unauthenticated = 0
+        self._access = access
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -43,8 +41,7 @@ class RequestContext:
             return
         started = time.perf_counter()
         identifier = new_request_id()
-        own = header(scope["headers"], b"x-request-id")
-        x_request_id = own.decode() if own is not None and _OWN_ID.fullmatch(own) else None
+        x_request_id = own_request_id(header(scope["headers"], b"x-request-id"))
         scope["onrecord.id"] = identifier
         scope["onrecord.x_request_id"] = x_request_id
         scope["onrecord.started"] = started
@@ -55,11 +52,7 @@ class RequestContext:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [
-                    *message["headers"],
-                    (b"x-request-id", shown_id.encode()),
-                    _NO_SNIFFING,
-                ]
+                message["headers"] = [*message["headers"], *context_headers(shown_id)]
             await send(message)
 
         try:
@@ -71,19 +64,18 @@ class RequestContext:
             if status:
                 raise
             await _send_failure(send_with_id, shown_id)
-        line = {
-            "request_id": shown_id,
-            "method": scope["method"],
-            "path": scope["path"],
-            "status": status,
-            "user": scope.get("onrecord.user"),
-            "ms": round((time.perf_counter() - started) * 1000, 2),
-        }
-        if status == HTTPStatus.UNAUTHORIZED:
-            # These are in no table, so the log alone tells how many there were.
-            self._unauthenticated += 1
-            line["unauthenticated_so_far"] = self._unauthenticated
-        self._access.request(line)
+        user = scope.get("onrecord.user")
+        self._access.request(shown_id, scope["method"], scope["path"], status, user, started)
+
+
+def own_request_id(raw: bytes | None) -> str | None:
+    """Return the caller's own X-Request-ID, None where it sent none that is well-formed."""
+    return raw.decode() if raw is not None and _OWN_ID.fullmatch(raw) else None
+
+
+def context_headers(shown_id: str) -> list[tuple[bytes, bytes]]:
+    """Return the headers that every answer has."""
+    return [(b"x-request-id", shown_id.encode()), _NO_SNIFFING]
 
 
 def header(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> bytes | None:

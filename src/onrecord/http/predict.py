@@ -31,12 +31,22 @@ from onrecord.http.negotiate import form_of
 from onrecord.http.problems import PROBLEM_TYPE, STATUS, problem_body, problem_headers
 from onrecord.serving.prediction import Answer, Call, Predictor, Recorder
 
-__all__ = ["PredictEndpoint", "render_refusal"]
+__all__ = ["PredictEndpoint", "headers_of", "predict_logged", "refusal", "render_refusal"]
 
 
 def render_refusal(error: CallError, call: Call) -> tuple[int, bytes]:
     """Return the status and the bytes with which a call is refused."""
     return STATUS[type(error)], problem_body(error, call.x_request_id or call.id)
+
+
+async def predict_logged(predictor: Predictor, call: Call) -> Answer:
+    """Return the predictor's answer; the log has why a model gave none."""
+    answer = await predictor.predict(call)
+    if answer.error is not None and answer.error.__cause__ is not None:
+        structlog.get_logger("onrecord.predict").warning(
+            "model did not answer", prediction_id=call.id, exc_info=answer.error.__cause__
+        )
+    return answer
 
 
 class PredictEndpoint:
@@ -62,7 +72,6 @@ class PredictEndpoint:
         self._call_limit = call_limit
         self._max_body_bytes = max_body_bytes
         self._body_seconds = body_seconds
-        self._log = structlog.get_logger("onrecord.predict")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -75,8 +84,7 @@ class PredictEndpoint:
                 raise MethodNotAllowed("Predictions are asked for with POST.")
             answer = await self._answer(name, scope, receive)
         except CallError as error:
-            body = problem_body(error, request_id(scope))
-            answer = Answer(STATUS[type(error)], body, error)
+            answer = refusal(error, request_id(scope))
         except ClientGone:
             return
         await _send(answer, send)
@@ -125,12 +133,7 @@ class PredictEndpoint:
             UnsupportedMediaType,
         ) as error:
             return await self._recorder.refuse(call, error, version)
-        answer = await predictor.predict(call)
-        if answer.error is not None and answer.error.__cause__ is not None:
-            self._log.warning(
-                "model did not answer", prediction_id=call.id, exc_info=answer.error.__cause__
-            )
-        return answer
+        return await predict_logged(predictor, call)
 
     async def _authenticate(self, headers: list[tuple[bytes, bytes]]) -> Caller:
         raw = header(headers, b"authorization")
@@ -138,7 +141,13 @@ class PredictEndpoint:
         return self._gate.authenticate_cached(token) or await self._gate.authenticate(token)
 
 
-async def _send(answer: Answer, send: Send) -> None:
+def refusal(error: CallError, shown_id: str) -> Answer:
+    """Return the answer to a call that could not be put on record, or was nobody's."""
+    return Answer(STATUS[type(error)], problem_body(error, shown_id), error)
+
+
+def headers_of(answer: Answer) -> list[tuple[bytes, bytes]]:
+    """Return the headers that tell what an answer is."""
     content_type = answer.content_type or "application/json"
     headers = [
         (b"content-type", (content_type if answer.error is None else PROBLEM_TYPE).encode()),
@@ -148,5 +157,10 @@ async def _send(answer: Answer, send: Send) -> None:
         headers.append((b"allow", b"POST"))
     if answer.error is not None:
         headers += [(k.encode(), v.encode()) for k, v in problem_headers(answer.error).items()]
-    await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+    return headers
+
+
+async def _send(answer: Answer, send: Send) -> None:
+    start = {"type": "http.response.start", "status": answer.status, "headers": headers_of(answer)}
+    await send(start)
     await send({"type": "http.response.body", "body": answer.body})

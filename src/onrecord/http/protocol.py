@@ -1,25 +1,155 @@
-"""uvicorn's HTTP protocol, writing an answer's head and body together.
+"""uvicorn's HTTP protocol with a short way for plain prediction calls.
 
-uvicorn writes them one after the other and uvloop sends each at once: two system calls, of which
-the first wakes the client for half an answer.
+All else is uvicorn's: connections, keep-alive, pipelining, shutdown, and every request that
+`DirectPredictions` does not take. What is written in one turn of the event loop leaves together:
+uvicorn writes an answer's head and body one after the other and uvloop sends each at once, two
+system calls of which the first wakes the client for half an answer.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from onrecord.http.direct import STATE_KEY, DirectPredictions, Headers
 
 __all__ = ["HttpProtocol"]
 
 
 class HttpProtocol(HttpToolsProtocol):
-    """The protocol to give to `uvicorn.Config(http=...)`."""
+    """The protocol to give to `uvicorn.Config(http=...)`.
+
+    Whether a request is taken is decided once all of it has come in one packet; until then it is
+    held. One that is not taken, or goes on in another packet, starts its ASGI cycle then.
+    """
+
+    def __init__(self, *args: Any, **more: Any) -> None:
+        super().__init__(*args, **more)
+        self._direct: DirectPredictions | None = self.app_state.get(STATE_KEY)
+        self._held = False
+        self._body = b""
 
     def connection_made(self, transport: Any) -> None:
         """Begin a connection."""
         super().connection_made(_Corked(transport, self.loop))  # type: ignore[arg-type]
+
+    def data_received(self, data: bytes) -> None:
+        """Read what has come."""
+        super().data_received(data)
+        if self._held:
+            self._held = False
+            if not self.transport.is_closing():
+                self._begin_cycle()
+
+    def on_message_begin(self) -> None:
+        """Begin a request; what only ASGI needs of it is made in `_begin_cycle`."""
+        self.url = b""
+        self.headers = []
+        self.expect_100_continue = False
+        self._body = b""
+
+    def on_headers_complete(self) -> None:
+        """Hold a request that may be taken; uvicorn begins any other."""
+        if self._may_be_taken():
+            self._held = True
+        else:
+            self._begin_cycle()
+
+    def on_body(self, body: bytes) -> None:
+        """Keep a piece of the body."""
+        if self._held:
+            self._body += body
+        else:
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """Have the request that is held taken, or let uvicorn begin and end it."""
+        if self._held and self._direct is not None:
+            self._held = False
+            exchange = _Exchange(self)
+            if self._direct.take(exchange):
+                self.cycle = exchange  # type: ignore[assignment]
+                return
+            self._begin_cycle()
+        super().on_message_complete()
+
+    def _may_be_taken(self) -> bool:
+        return (
+            self._direct is not None
+            and self._direct.serves(self.url)
+            and self._idle()
+            and self.parser.get_method() == b"POST"
+            and not self.expect_100_continue
+            and not self.flow.write_paused
+            and self.parser.should_keep_alive()
+            and not self.parser.should_upgrade()
+            and self.parser.get_http_version() == "1.1"
+            and self.limit_concurrency is None
+        )
+
+    def _idle(self) -> bool:
+        cycle: Any = self.cycle
+        return cycle is None or cycle.response_complete
+
+    def _begin_cycle(self) -> None:
+        url, headers, expects = self.url, self.headers, self.expect_100_continue
+        super().on_message_begin()
+        self.url, self.expect_100_continue = url, expects
+        self.headers.extend(headers)
+        super().on_headers_complete()
+        if self._body:
+            super().on_body(self._body)
+
+
+class _Exchange:
+    """A request that was taken; to uvicorn it is the connection's cycle.
+
+    Of a cycle uvicorn asks whether its response is complete, tells it that the client has gone or
+    that the connection shall not be kept, and sets the event that a waiting application waits for.
+    """
+
+    __slots__ = (
+        "_protocol", "body", "disconnected", "headers", "keep_alive", "path", "response_complete",
+    )  # fmt: skip
+
+    def __init__(self, protocol: HttpProtocol) -> None:
+        self._protocol = protocol
+        self.path = protocol.url
+        self.headers = protocol.headers
+        self.body = protocol._body  # noqa: SLF001 - the two are one
+        self.keep_alive = True
+        self.disconnected = False
+        self.response_complete = False
+
+    @property
+    def message_event(self) -> asyncio.Event:
+        return asyncio.Event()
+
+    def answer(self, status: int, headers: Headers, body: bytes) -> None:
+        protocol = self._protocol
+        self.response_complete = True
+        transport: Any = protocol.transport
+        if self.disconnected or transport.is_closing():
+            return
+        parts = [STATUS_LINE[status]]
+        for name, value in (*protocol.server_state.default_headers, *headers):
+            parts += (name, b": ", value, b"\r\n")
+        if not self.keep_alive:
+            parts.append(b"connection: close\r\n")
+        parts += (b"\r\n", body)
+        transport.write_whole(b"".join(parts))
+        if not self.keep_alive:
+            transport.close()
+        protocol.on_response_complete()
+
+    def run(self, work: Coroutine[Any, Any, None]) -> None:
+        tasks = self._protocol.tasks
+        task = self._protocol.loop.create_task(work)
+        task.add_done_callback(tasks.discard)
+        tasks.add(task)
 
 
 class _Corked:
@@ -36,6 +166,10 @@ class _Corked:
         if not self._chunks:
             self._loop.call_soon(self._flush)
         self._chunks.append(data)
+
+    def write_whole(self, data: bytes) -> None:
+        self._flush()
+        self._transport.write(data)
 
     def close(self) -> None:
         self._flush()

@@ -7,15 +7,15 @@ once per statement of many rows.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from functools import cache
+from collections.abc import Callable, Sequence
+from functools import cache, partial
 from typing import Any
 
 from onrecord.record.call import RecordedCall
 from onrecord.record.tables import utc_text
 from onrecord.record.text import storable
 
-__all__ = ["commit_to_postgresql", "commit_to_sqlite"]
+__all__ = ["committer"]
 
 _REQUEST = (
     "id",
@@ -37,40 +37,84 @@ _RESPONSE = (
     "responded_at",
     "content_type",
 )
+# A response's columns in the view of calls: a request has a content type too.
+_CALLS = "calls_to_record"
+_RESPONSE_HERE = tuple(f"response_{name}" for name in _RESPONSE[1:])
+_RECEIVED_AT = _REQUEST.index("received_at")
+_RESPONDED_AT = len(_REQUEST) + _RESPONSE_HERE.index("response_responded_at")
+
 _REQUEST_ARRAYS = ("uuid", "uuid", "text", "int", "text", "text", "bytea", "timestamptz")
 _RESPONSE_ARRAYS = ("uuid", "int", "bytea", "text", "text", "int", "timestamptz", "text")
 
 # A statement for every size up to this one: each is prepared once and found in the connection's
-# cache. Two statements a batch hand the GIL over as rarely as can be.
+# cache.
 _SQLITE_SIZE = 64
 # A parameter of PostgreSQL holds at most 1 GiB: this many inputs of some MiB each fit one.
 _POSTGRESQL_SIZE = 128
 
 
-def commit_to_sqlite(connection: Any, calls: Sequence[RecordedCall]) -> None:
-    """Commit `calls` in one transaction; on any error none is kept and the error is raised."""
-    cursor = connection.cursor()
-    cursor.execute("BEGIN IMMEDIATE")
-    try:
-        for start in range(0, len(calls), _SQLITE_SIZE):
-            chunk = calls[start : start + _SQLITE_SIZE]
-            requests = [value for call in chunk for value in _request(call)]
-            requests[7::8] = [utc_text(moment) for moment in requests[7::8]]
-            responses = [value for call in chunk for value in _response(call)]
-            responses[6::8] = [utc_text(moment) for moment in responses[6::8]]
-            cursor.execute(_sqlite_insert("requests", _REQUEST, len(chunk)), requests)
-            cursor.execute(_sqlite_insert("responses", _RESPONSE, len(chunk)), responses)
-        cursor.execute("COMMIT")
-    except BaseException:
-        if connection.in_transaction:
-            cursor.execute("ROLLBACK")
-        raise
-    finally:
-        cursor.close()
+def committer(connection: Any, dialect: str) -> Callable[[Sequence[RecordedCall]], None]:
+    """Return what commits a batch of calls by a bare DBAPI connection of that dialect.
+
+    It does so in one transaction; on any error none is kept and the error is raised.
+    """
+    if dialect != "sqlite":
+        return partial(_commit_to_postgresql, connection)
+    _prepare_sqlite(connection)
+    return partial(_commit_to_sqlite, connection)
 
 
-def commit_to_postgresql(connection: Any, calls: Sequence[RecordedCall]) -> None:
-    """Commit `calls` in one transaction; on any error none is kept and the error is raised."""
+def _prepare_sqlite(connection: Any) -> None:
+    """Give a connection what `_commit_to_sqlite` needs of it.
+
+    A batch is inserted into a view, of which a trigger makes the two rows of each call: one
+    statement hands the GIL over once, and where the event loop is busy the thread gets it back
+    late. The view and its trigger are the connection's own and in no file.
+    """
+    # A trigger does not notice that the schema has changed since this connection last read it.
+    connection.execute("SELECT 1 FROM requests, responses LIMIT 0")
+    columns = [*_REQUEST, *_RESPONSE_HERE]
+    nothing = ", ".join(f"NULL AS {name}" for name in columns)
+    requests = ", ".join(f"NEW.{name}" for name in _REQUEST)
+    responses = ", ".join(f"NEW.{name}" for name in _RESPONSE_HERE)
+    connection.execute(f"CREATE TEMP VIEW IF NOT EXISTS {_CALLS} AS SELECT {nothing}")
+    connection.execute(
+        f"CREATE TEMP TRIGGER IF NOT EXISTS put_on_record INSTEAD OF INSERT ON {_CALLS} BEGIN "  # noqa: S608
+        f"INSERT INTO main.requests ({', '.join(_REQUEST)}) VALUES ({requests}); "
+        f"INSERT INTO main.responses ({', '.join(_RESPONSE)}) VALUES (NEW.id, {responses}); "
+        "END"
+    )
+
+
+def _commit_to_sqlite(connection: Any, calls: Sequence[RecordedCall]) -> None:
+    if len(calls) == 0:
+        connection.execute("BEGIN IMMEDIATE").execute("COMMIT")
+    elif len(calls) <= _SQLITE_SIZE:
+        _insert_into_sqlite(connection, calls)  # a statement alone is a transaction
+    else:
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            for start in range(0, len(calls), _SQLITE_SIZE):
+                _insert_into_sqlite(connection, calls[start : start + _SQLITE_SIZE])
+            connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
+
+
+def _insert_into_sqlite(connection: Any, calls: Sequence[RecordedCall]) -> None:
+    values: list[Any] = []
+    for call in calls:
+        values += _request(call)
+        values += _response(call)[1:]
+    width = len(_REQUEST) + len(_RESPONSE_HERE)
+    for place in (_RECEIVED_AT, _RESPONDED_AT):
+        values[place::width] = map(utc_text, values[place::width])
+    connection.execute(_sqlite_insert(width, len(calls)), values)
+
+
+def _commit_to_postgresql(connection: Any, calls: Sequence[RecordedCall]) -> None:
     try:
         with connection.cursor() as cursor:
             cursor.execute("SELECT 1")
@@ -118,9 +162,9 @@ def _response(call: RecordedCall) -> tuple[Any, ...]:
 
 
 @cache
-def _sqlite_insert(table: str, columns: tuple[str, ...], rows: int) -> str:
-    row = f"({', '.join('?' * len(columns))})"
-    return f"INSERT INTO {table} ({', '.join(columns)}) VALUES {', '.join([row] * rows)}"  # noqa: S608 - names of our own
+def _sqlite_insert(width: int, rows: int) -> str:
+    row = f"({', '.join('?' * width)})"
+    return f"INSERT INTO {_CALLS} VALUES {', '.join([row] * rows)}"  # noqa: S608 - names of our own
 
 
 @cache

@@ -48,6 +48,10 @@ def make(url: URL, *, threads: int) -> Engine:
     from pysqlite3 import dbapi2
 
     require_version(dbapi2.sqlite_version_info)
+    # Without an adapter the module looks for one on every such parameter, by attributes that are
+    # not there; that took longer than the insert.
+    dbapi2.register_adapter(bytes, bytes)
+    dbapi2.register_adapter(type(None), {None: None}.get)
     path = path_of(url)
 
     def connect() -> Any:

@@ -50,7 +50,8 @@ NAMING = {
 
 def utc_text(moment: datetime) -> str:
     """Return an aware datetime as SQLite stores it: 'YYYY-MM-DDTHH:MM:SS.ffffffZ', in UTC."""
-    return moment.astimezone(UTC).isoformat(timespec="microseconds")[:-6] + "Z"
+    in_utc = moment if moment.tzinfo is UTC else moment.astimezone(UTC)
+    return in_utc.isoformat(timespec="microseconds")[:-6] + "Z"
 
 
 class UtcDateTime(TypeDecorator[datetime]):

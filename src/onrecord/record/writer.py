@@ -7,15 +7,17 @@ import contextlib
 import logging
 import queue
 import threading
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import anyio.to_thread
 from sqlalchemy import PoolProxiedConnection
 
 from onrecord.errors import Unavailable
-from onrecord.record.batch import commit_to_postgresql, commit_to_sqlite
+from onrecord.record.batch import committer
 from onrecord.record.call import RecordedCall
 from onrecord.record.database import Database
 
@@ -27,12 +29,12 @@ _PROBE_SECONDS = 1.0
 @dataclass(slots=True, eq=False)
 class _Waiting:
     call: RecordedCall
-    future: asyncio.Future[Unavailable | None]
+    settled: Callable[[Unavailable | None], None]
     error: Unavailable | None = None
 
 
 class Writer:
-    """Puts calls on record; `write` returns once its call is durably committed.
+    """Puts calls on record and tells each of them once it is durably committed.
 
     There is no artificial delay: what arrives during one commit is the next batch. At most
     `max_pending` calls wait at a time.
@@ -41,7 +43,6 @@ class Writer:
     def __init__(self, database: Database, max_pending: int = 10_000) -> None:
         self._database = database
         self._max_pending = max_pending
-        self._insert = commit_to_sqlite if database.dialect == "sqlite" else commit_to_postgresql
         dbapi: Any = database.engine.dialect.dbapi
         # What a row can be at fault for, while the database is in order.
         self._row_errors = (
@@ -52,10 +53,12 @@ class Writer:
             OverflowError,
         )
         self._connection: PoolProxiedConnection | None = None
+        self._insert: Callable[[Sequence[RecordedCall]], None]
         self._healthy = True
-        # Everything below belongs to the event loop; the thread is only handed whole batches.
-        self._batches: queue.SimpleQueue[list[_Waiting] | None] = queue.SimpleQueue()
-        self._waiting: list[_Waiting] = []
+        # The loop appends, the thread takes: both are single operations of the interpreter.
+        self._waiting: deque[_Waiting] = deque()
+        self._orders: queue.SimpleQueue[bool] = queue.SimpleQueue()
+        # Everything below belongs to the event loop.
         self._pending = 0
         self._busy = False
         self._open = False
@@ -91,7 +94,7 @@ class Writer:
             await self._drained.wait()
         if self._next is not None:
             self._next.cancel()
-        self._batches.put(None)
+        self._orders.put(False)
         await anyio.to_thread.run_sync(thread.join)
 
     async def write(self, call: RecordedCall) -> None:
@@ -100,19 +103,32 @@ class Writer:
         Raises Unavailable where it could not be, or where too many wait already. A caller that
         is cancelled meanwhile may find its call on record all the same.
         """
-        if not self._open or self._loop is None:
-            raise Unavailable("The record is closed: the server is stopping.", retry_after=1)
-        if self._pending >= self._max_pending:
-            raise Unavailable("Too many calls wait to be recorded.", retry_after=1)
-        future: asyncio.Future[Unavailable | None] = self._loop.create_future()
-        if not self._busy and not self._waiting:
-            # Not at once: whatever else this turn of the loop brings shares the commit.
-            self._schedule(0)
-        self._waiting.append(_Waiting(call, future))
-        self._pending += 1
+        future: asyncio.Future[Unavailable | None] = asyncio.get_running_loop().create_future()
+
+        def settled(error: Unavailable | None) -> None:
+            if not future.done():
+                future.set_result(error)
+
+        self.submit(call, settled)
         error = await future
         if error is not None:
             raise error
+
+    def submit(self, call: RecordedCall, settled: Callable[[Unavailable | None], None]) -> None:
+        """Begin to put `call` on record; to be called on the event loop.
+
+        There `settled` is called once: with None when the call is durably on record, or with why
+        it is not. Raises Unavailable, and does not call it, where too many wait already.
+        """
+        if not self._open:
+            raise Unavailable("The record is closed: the server is stopping.", retry_after=1)
+        if self._pending >= self._max_pending:
+            raise Unavailable("Too many calls wait to be recorded.", retry_after=1)
+        if not self._busy and not self._waiting:
+            # Not at once: whatever else this turn of the loop brings shares the commit.
+            self._schedule(0)
+        self._waiting.append(_Waiting(call, settled))
+        self._pending += 1
 
     def _schedule(self, seconds: float) -> None:
         assert self._loop is not None
@@ -124,33 +140,39 @@ class Writer:
             self._next = self._loop.call_soon(self._hand_over)
 
     def _hand_over(self) -> None:
-        """Give the thread all that waits; nothing at all is a probe."""
+        """Let the thread record all that waits; nothing at all is a probe."""
         self._next = None
-        batch, self._waiting = self._waiting, []
         self._busy = True
-        self._batches.put(batch)
+        self._orders.put(True)
 
-    def _settle(self, batch: list[_Waiting]) -> None:
-        """Tell those who wait; runs on the loop once their batch is done."""
-        self._busy = False
+    def _settle(self, batch: list[_Waiting], *, idle: bool) -> None:
+        """Tell those who wait; runs on the loop once their batch is done.
+
+        The thread goes on by itself unless it was `idle`, having found nothing more to do.
+        """
         self._pending -= len(batch)
-        if self._waiting:
-            self._hand_over()
-        elif not self._healthy and self._open:
-            self._schedule(_PROBE_SECONDS)
+        if idle:
+            self._busy = False
+            if self._waiting:
+                self._hand_over()
+            elif not self._healthy and self._open:
+                self._schedule(_PROBE_SECONDS)
         for waiting in batch:
-            if not waiting.future.done():
-                waiting.future.set_result(waiting.error)
+            waiting.settled(waiting.error)
         if not self._open and not self._pending:
             self._drained.set()
 
     def _run(self) -> None:
         assert self._loop is not None
-        while (batch := self._batches.get()) is not None:
-            self._record(batch)
-            # A loop that is closed has nobody left who waits.
-            with contextlib.suppress(RuntimeError):
-                self._loop.call_soon_threadsafe(self._settle, batch)
+        while self._orders.get():
+            idle = False
+            while not idle:
+                batch = [self._waiting.popleft() for _ in range(len(self._waiting))]
+                self._record(batch)
+                idle = not self._waiting
+                # A loop that is closed has nobody left who waits.
+                with contextlib.suppress(RuntimeError):
+                    self._loop.call_soon_threadsafe(partial(self._settle, batch, idle=idle))
         self._drop_connection()
 
     def _record(self, batch: list[_Waiting]) -> None:
@@ -172,7 +194,8 @@ class Writer:
     def _commit(self, calls: Sequence[RecordedCall]) -> None:
         if self._connection is None:
             self._connection = self._database.raw_connection()
-        self._insert(self._connection.dbapi_connection, calls)
+            self._insert = committer(self._connection.dbapi_connection, self._database.dialect)
+        self._insert(calls)
 
     def _refuse(self, batch: list[_Waiting], error: Exception) -> None:
         if batch:

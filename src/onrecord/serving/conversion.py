@@ -213,7 +213,9 @@ def _convert_xgboost(original: XgboostRuntime, schema: InputSchema) -> bytes:
     booster = original.booster.copy()
     if original.iterations != (0, 0):
         booster = booster[slice(*original.iterations)]
-    booster.feature_names = None
+    # The dump that the converter reads leaves out the threshold of a column of booleans and rounds
+    # that of integers; the trees themselves compare plain numbers.
+    booster.feature_names = booster.feature_types = None
     types = [("X", FloatTensorType([None, len(schema.columns)]))]
     return bytes(onnxmltools.convert_xgboost(booster, initial_types=types).SerializeToString())
 

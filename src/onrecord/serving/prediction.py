@@ -26,7 +26,15 @@ from onrecord.serving.runner import Runner
 from onrecord.serving.runtimes import Row
 from onrecord.serving.validation import Rows, Validator
 
-__all__ = ["Answer", "Call", "CallWriter", "Predictor", "Recorder", "RefusalRenderer"]
+__all__ = [
+    "Answer",
+    "Call",
+    "CallWriter",
+    "Predictor",
+    "Recorder",
+    "RefusalRenderer",
+    "recorded_call",
+]
 
 _INLINE_BYTES = 64 * 1024
 """Bodies above this are validated in a thread, so that one large call delays no other."""
@@ -121,6 +129,35 @@ class Predictor:
             return await self._recorder.refuse(call, error, self.model_version_id)
         return await self._recorder.record(call, Answer(200, body), self.model_version_id)
 
+    def read_at_once(self, body: bytes) -> Row | None:
+        """Return the row of a plain body of one good row, None for any other body."""
+        if len(body) > _INLINE_BYTES:
+            return None
+        rows = self._validator.validate_fast(body)
+        return None if rows is None or rows.many else rows.values[0]
+
+    def answer_at_once(self, calls: Sequence[Call], rows: Sequence[Row]) -> list[Answer | None]:
+        """Return the answers to calls of one row each, which are not on record yet.
+
+        All rows go through the model together. None where a call must go through `predict`: where
+        the model is not cheap, or the answer is a refusal.
+        """
+        outputs = self._runner.predict_at_once(rows)
+        if outputs is None:
+            if len(rows) == 1:
+                return [None]
+            # Few rows are at fault: the others are answered all the same.
+            pairs = zip(calls, rows, strict=True)
+            return [self.answer_at_once([call], [row])[0] for call, row in pairs]
+        return [self._answer_of(call.id, outputs, i) for i, call in enumerate(calls)]
+
+    def _answer_of(self, request_id: str, outputs: Outputs, place: int) -> Answer | None:
+        try:
+            body = {"id": request_id, "model": self._model_json, **outputs.row(place)}
+        except CallError:
+            return None
+        return Answer(200, msgspec.json.encode(body))
+
     async def _predict_many(self, call: Call, body: bytes, form: Form) -> Answer:
         """Answer a call whose rows, or whose answer, are in another form than JSON."""
         try:
@@ -182,24 +219,27 @@ class Recorder:
 
         Raises Unavailable where that fails.
         """
-        error = answer.error
-        await self._writer.write(
-            RecordedCall(
-                id=call.id,
-                user_id=call.user_id,
-                model=call.model,
-                model_version_id=model_version_id,
-                x_request_id=call.x_request_id,
-                content_type=call.content_type,
-                input=call.body,
-                received_at=call.received_at,
-                status=answer.status,
-                output=answer.body,
-                error_code=error.code if error else None,
-                error_fields=tuple(fault.pointer for fault in error.faults) if error else (),
-                duration_us=int((time.perf_counter() - call.started) * 1e6),
-                responded_at=datetime.now(UTC),
-                output_content_type=answer.content_type,
-            )
-        )
+        await self._writer.write(recorded_call(call, answer, model_version_id))
         return answer
+
+
+def recorded_call(call: Call, answer: Answer, model_version_id: int | None) -> RecordedCall:
+    """Return a call and its answer, which is ready now, as they go on record."""
+    error = answer.error
+    return RecordedCall(
+        id=call.id,
+        user_id=call.user_id,
+        model=call.model,
+        model_version_id=model_version_id,
+        x_request_id=call.x_request_id,
+        content_type=call.content_type,
+        input=call.body,
+        received_at=call.received_at,
+        status=answer.status,
+        output=answer.body,
+        error_code=error.code if error else None,
+        error_fields=tuple(fault.pointer for fault in error.faults) if error else (),
+        duration_us=int((time.perf_counter() - call.started) * 1e6),
+        responded_at=datetime.now(UTC),
+        output_content_type=answer.content_type,
+    )

@@ -89,6 +89,18 @@ class Runner:
                 retry_after=1,
             ) from None
 
+    def predict_at_once(self, rows: Sequence[Row]) -> Outputs | None:
+        """Return the answers to the rows of several small calls, where the model is cheap.
+
+        None where it is not, or where a row has no answer of the kind: `predict` tells which.
+        """
+        if not self._cheap:
+            return None
+        try:
+            return self._guarded(self._attempt, rows)
+        except CallError:
+            return None
+
     async def _answer_to(self, call: _Waiting) -> Outputs:
         try:
             return await call.future

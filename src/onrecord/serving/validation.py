@@ -57,14 +57,15 @@ class Validator:
         Raises MalformedJson where the body is not unambiguous JSON, and InvalidInput, with every
         bad field as a fault, where it does not fit the schema.
         """
-        rows = self._fast(body)
+        rows = self.validate_fast(body)
         return self._slow(body) if rows is None else rows
 
     def read_table(self, body: bytes, kind: Kind) -> Table:
         """Return the rows in a CSV, Arrow or Parquet body; raises as `TableReader.read` does."""
         return self._tables.read(body, kind)
 
-    def _fast(self, body: bytes) -> Rows | None:
+    def validate_fast(self, body: bytes) -> Rows | None:
+        """Return what `validate` would, or None where only that can tell."""
         try:
             document = self._decode(body)
             if type(document) is not dict:
@@ -125,7 +126,7 @@ class Validator:
             try:
                 document = self._decode(body)
                 columns = document[COLUMNS].values()
-                # As in `_fast`: no key may stand twice.
+                # As in `validate_fast`: no key may stand twice.
                 strings = 1 + len(columns)
                 strings += sum([type(value) is str for values in columns for value in values])
             except (msgspec.MsgspecError, UnicodeDecodeError, AttributeError, TypeError):

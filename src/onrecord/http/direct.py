@@ -1,0 +1,194 @@
+"""Plain prediction calls, answered past ASGI and together with the others of their moment.
+
+Nearly every call is one good row of JSON that came whole in one packet from a caller who is known
+already. All such calls of one turn of the event loop go through the model together, onto the record
+together, and their answers leave together: no task, no scope and no message is made for them. What
+they are told and what is recorded is what `PredictEndpoint` would have told and recorded; every
+other call is left to it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Coroutine, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+import structlog
+
+from onrecord.accounts.caller import Caller
+from onrecord.accounts.limits import CallLimit
+from onrecord.accounts.standing import Gate
+from onrecord.errors import CallError, ModelFailed, Unavailable
+from onrecord.http.context import context_headers, own_request_id
+from onrecord.http.negotiate import form_of
+from onrecord.http.predict import headers_of, predict_logged, refusal
+from onrecord.logs import AccessLog
+from onrecord.record.ids import new_request_id
+from onrecord.record.writer import Writer
+from onrecord.serving.forms import PLAIN
+from onrecord.serving.prediction import Answer, Call, Predictor, recorded_call
+from onrecord.serving.runtimes import Row
+
+__all__ = ["STATE_KEY", "DirectPredictions", "Exchange"]
+
+STATE_KEY = "onrecord.direct"
+"""Under which key of the ASGI lifespan state the protocol finds the `DirectPredictions`."""
+
+
+Headers = list[tuple[bytes, bytes]]
+
+
+class Exchange(Protocol):
+    """One request, come whole, and the way back to its client; header names are lower-case."""
+
+    path: bytes
+    headers: Headers
+    body: bytes
+
+    def answer(self, status: int, headers: Headers, body: bytes) -> None:
+        """Send the answer; nothing happens where the client has gone."""
+        ...
+
+    def run(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run what it takes to answer as a task of the server."""
+        ...
+
+
+@dataclass(slots=True, eq=False)
+class _Taken:
+    exchange: Exchange
+    predictor: Predictor
+    caller: Caller
+    call: Call
+    row: Row
+
+
+_TOGETHER = 64
+"""The most calls that go through the model at once, so that none waits long for the others."""
+
+
+class DirectPredictions:
+    """Answers the calls it takes; to be used on one event loop."""
+
+    def __init__(  # noqa: PLR0913 - everything it needs is handed in
+        self,
+        *,
+        gate: Gate,
+        predictors: Mapping[str, Predictor],
+        default_model: str,
+        writer: Writer,
+        call_limit: CallLimit | None,
+        max_body_bytes: int,
+        access: AccessLog,
+    ) -> None:
+        self._gate = gate
+        self._predictors = {
+            f"/models/{name}/predict".encode(): predictor for name, predictor in predictors.items()
+        }
+        self._predictors[b"/predict"] = predictors[default_model]
+        self._writer = writer
+        self._call_limit = call_limit
+        self._max_body_bytes = max_body_bytes
+        self._access = access
+        self._turn: list[_Taken] = []
+
+    def serves(self, path: bytes) -> bool:
+        """Tell whether a POST to that path may be a call to take."""
+        return path in self._predictors
+
+    def take(self, exchange: Exchange) -> bool:
+        """Take a request and answer it later, or return False: then it is `PredictEndpoint`'s."""
+        started = time.perf_counter()
+        headers = dict(exchange.headers)
+        if len(exchange.body) > self._max_body_bytes or len(headers) != len(exchange.headers):
+            return False
+        token = headers.get(b"authorization", b"").decode("latin-1")
+        caller = self._gate.authenticate_cached(token)
+        if caller is None:
+            return False
+        content_type = headers.get(b"content-type")
+        content_type_text = None if content_type is None else content_type.decode("latin-1")
+        predictor = self._predictors[exchange.path]
+        try:
+            if form_of(content_type_text, headers.get(b"accept")) is not PLAIN:
+                return False
+            row = predictor.read_at_once(exchange.body)
+            if row is None:
+                return False
+            if self._call_limit is not None:
+                self._call_limit.check(caller.user_id)
+        except CallError:
+            return False
+        call = Call(
+            id=new_request_id(),
+            user_id=caller.user_id,
+            model=predictor.model.name,
+            x_request_id=own_request_id(headers.get(b"x-request-id")),
+            content_type=content_type_text,
+            body=exchange.body,
+            received_at=datetime.now(UTC),
+            started=started,
+        )
+        if not self._turn:
+            asyncio.get_running_loop().call_soon(self._answer_turn)
+        self._turn.append(_Taken(exchange, predictor, caller, call, row))
+        return True
+
+    def _answer_turn(self) -> None:
+        turn, self._turn = self._turn, []
+        groups: dict[Predictor, list[_Taken]] = {}
+        for taken in turn:
+            groups.setdefault(taken.predictor, []).append(taken)
+        for predictor, group in groups.items():
+            for start in range(0, len(group), _TOGETHER):
+                self._answer_together(predictor, group[start : start + _TOGETHER])
+
+    def _answer_together(self, predictor: Predictor, group: list[_Taken]) -> None:
+        try:
+            answers = predictor.answer_at_once(
+                [taken.call for taken in group], [taken.row for taken in group]
+            )
+        except Exception:  # noqa: BLE001 - each of them must be answered, whatever it is
+            structlog.get_logger("onrecord").exception("calls failed", calls=len(group))
+            error = ModelFailed("The server failed on this request; its log has the reason.")
+            for taken in group:
+                self._send(taken, refusal(error, _shown_id(taken.call)))
+            return
+        for taken, answer in zip(group, answers, strict=True):
+            if answer is None:
+                taken.exchange.run(self._answer_alone(taken))
+            else:
+                self._record(taken, answer)
+
+    def _record(self, taken: _Taken, answer: Answer) -> None:
+        def settled(error: Unavailable | None) -> None:
+            self._send(taken, answer if error is None else refusal(error, _shown_id(taken.call)))
+
+        version = taken.predictor.model_version_id
+        try:
+            self._writer.submit(recorded_call(taken.call, answer, version), settled)
+        except Unavailable as error:
+            settled(error)
+
+    async def _answer_alone(self, taken: _Taken) -> None:
+        try:
+            answer = await predict_logged(taken.predictor, taken.call)
+        except CallError as error:
+            answer = refusal(error, _shown_id(taken.call))
+        self._send(taken, answer)
+
+    def _send(self, taken: _Taken, answer: Answer) -> None:
+        call, exchange = taken.call, taken.exchange
+        shown_id = _shown_id(call)
+        headers = [*headers_of(answer), *context_headers(shown_id)]
+        exchange.answer(answer.status, headers, answer.body)
+        path = exchange.path.decode("ascii")
+        username = taken.caller.username
+        self._access.request(shown_id, "POST", path, answer.status, username, call.started)
+
+
+def _shown_id(call: Call) -> str:
+    return call.x_request_id or call.id
