@@ -115,24 +115,26 @@ def _insert_into_sqlite(connection: Any, calls: Sequence[RecordedCall]) -> None:
 
 
 def _commit_to_postgresql(connection: Any, calls: Sequence[RecordedCall]) -> None:
+    connection.autocommit = True
     try:
         with connection.cursor() as cursor:
-            cursor.execute("SELECT 1")
-            for start in range(0, len(calls), _POSTGRESQL_SIZE):
-                chunk = calls[start : start + _POSTGRESQL_SIZE]
-                cursor.execute(
-                    _postgresql_insert("requests", _REQUEST, _REQUEST_ARRAYS),
-                    [list(column) for column in zip(*map(_request, chunk), strict=True)],
-                )
-                cursor.execute(
-                    _postgresql_insert("responses", _RESPONSE, _RESPONSE_ARRAYS),
-                    [list(column) for column in zip(*map(_response, chunk), strict=True)],
-                )
-        connection.commit()
-    except BaseException:
+            if not calls:
+                cursor.execute("SELECT 1")
+            elif len(calls) <= _POSTGRESQL_SIZE:
+                _insert_into_postgresql(cursor, calls)  # a statement alone is a transaction
+            else:
+                with connection.transaction():
+                    for start in range(0, len(calls), _POSTGRESQL_SIZE):
+                        _insert_into_postgresql(cursor, calls[start : start + _POSTGRESQL_SIZE])
+    finally:
         if not connection.closed:
-            connection.rollback()
-        raise
+            connection.autocommit = False
+
+
+def _insert_into_postgresql(cursor: Any, calls: Sequence[RecordedCall]) -> None:
+    requests = map(list, zip(*map(_request, calls), strict=True))
+    responses = map(list, zip(*map(_response, calls), strict=True))
+    cursor.execute(_POSTGRESQL_INSERT, [*requests, *responses])
 
 
 def _request(call: RecordedCall) -> tuple[Any, ...]:
@@ -167,7 +169,14 @@ def _sqlite_insert(width: int, rows: int) -> str:
     return f"INSERT INTO {_CALLS} VALUES {', '.join([row] * rows)}"  # noqa: S608 - names of our own
 
 
-@cache
-def _postgresql_insert(table: str, columns: tuple[str, ...], types: tuple[str, ...]) -> str:
-    arrays = ", ".join(f"%s::{name}[]" for name in types)
+def _from_arrays(table: str, columns: tuple[str, ...], types: tuple[str, ...]) -> str:
+    # Bytes in binary: as text they would be twice as long.
+    arrays = ", ".join(f"%{'b' if name == 'bytea' else 's'}::{name}[]" for name in types)
     return f"INSERT INTO {table} ({', '.join(columns)}) SELECT * FROM unnest({arrays})"  # noqa: S608 - names of our own
+
+
+# One statement is one round trip; what a response refers to is checked when the statement ends.
+_POSTGRESQL_INSERT = (
+    f"WITH recorded AS ({_from_arrays('requests', _REQUEST, _REQUEST_ARRAYS)}) "
+    f"{_from_arrays('responses', _RESPONSE, _RESPONSE_ARRAYS)}"
+)
