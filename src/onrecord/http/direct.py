@@ -48,8 +48,8 @@ class Exchange(Protocol):
     headers: Headers
     body: bytes
 
-    def answer(self, status: int, headers: Headers, body: bytes) -> None:
-        """Send the answer; nothing happens where the client has gone."""
+    def answer(self, status: int, head: bytes, body: bytes) -> None:
+        """Send the answer, of which `head` has the header lines; nothing where nobody is there."""
         ...
 
     def run(self, work: Coroutine[Any, Any, None]) -> None:
@@ -65,6 +65,12 @@ class _Taken:
     call: Call
     row: Row
 
+
+# What `_head` makes of a good answer's headers.
+_GOOD_HEAD = (
+    b"content-type: application/json\r\ncontent-length: %d\r\n"
+    b"x-request-id: %b\r\nx-content-type-options: nosniff\r\n"
+)
 
 _TOGETHER = 64
 """The most calls that go through the model at once, so that none waits long for the others."""
@@ -183,11 +189,17 @@ class DirectPredictions:
     def _send(self, taken: _Taken, answer: Answer) -> None:
         call, exchange = taken.call, taken.exchange
         shown_id = _shown_id(call)
-        headers = [*headers_of(answer), *context_headers(shown_id)]
-        exchange.answer(answer.status, headers, answer.body)
+        exchange.answer(answer.status, _head(answer, shown_id), answer.body)
         path = exchange.path.decode("ascii")
         username = taken.caller.username
         self._access.request(shown_id, "POST", path, answer.status, username, call.started)
+
+
+def _head(answer: Answer, shown_id: str) -> bytes:
+    if answer.error is None:
+        return _GOOD_HEAD % (len(answer.body), shown_id.encode())
+    headers = [*headers_of(answer), *context_headers(shown_id)]
+    return b"".join([b"%b: %b\r\n" % header for header in headers])
 
 
 def _shown_id(call: Call) -> str:

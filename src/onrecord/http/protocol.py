@@ -14,7 +14,7 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from onrecord.http.direct import STATE_KEY, DirectPredictions, Headers
+from onrecord.http.direct import STATE_KEY, DirectPredictions
 
 __all__ = ["HttpProtocol"]
 
@@ -31,6 +31,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._direct: DirectPredictions | None = self.app_state.get(STATE_KEY)
         self._held = False
         self._body = b""
+        self._idle_since = 0.0
 
     def connection_made(self, transport: Any) -> None:
         """Begin a connection."""
@@ -43,6 +44,40 @@ class HttpProtocol(HttpToolsProtocol):
             self._held = False
             if not self.transport.is_closing():
                 self._begin_cycle()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End a connection."""
+        if self.timeout_keep_alive_task is not None:
+            self.timeout_keep_alive_task.cancel()
+            self.timeout_keep_alive_task = None
+        super().connection_lost(exc)
+
+    def on_response_complete(self) -> None:
+        """End a request; the connection is idle from now on unless another one is there.
+
+        A timer is made and cancelled for longer than a call is validated, so one that runs is left
+        to run, and looks at its end whether the connection was idle all the time.
+        """
+        self._idle_since = self.loop.time()
+        if self.pipeline or self.timeout_keep_alive_task is None:
+            super().on_response_complete()
+            return
+        self.server_state.total_requests += 1
+        if not self.transport.is_closing():
+            self.flow.resume_reading()
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Close the connection where it was idle for all of its time, else wait on."""
+        idle = self.loop.time() - self._idle_since if self._idle() else 0.0
+        if idle >= self.timeout_keep_alive:
+            super().timeout_keep_alive_handler()
+        elif not self.transport.is_closing():
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive - idle, self.timeout_keep_alive_handler
+            )
+
+    def _unset_keepalive_if_required(self) -> None:
+        """Leave the timer to `timeout_keep_alive_handler`."""
 
     def on_message_begin(self) -> None:
         """Begin a request; what only ASGI needs of it is made in `_begin_cycle`."""
@@ -128,15 +163,16 @@ class _Exchange:
     def message_event(self) -> asyncio.Event:
         return asyncio.Event()
 
-    def answer(self, status: int, headers: Headers, body: bytes) -> None:
+    def answer(self, status: int, head: bytes, body: bytes) -> None:
         protocol = self._protocol
         self.response_complete = True
         transport: Any = protocol.transport
         if self.disconnected or transport.is_closing():
             return
         parts = [STATUS_LINE[status]]
-        for name, value in (*protocol.server_state.default_headers, *headers):
+        for name, value in protocol.server_state.default_headers:
             parts += (name, b": ", value, b"\r\n")
+        parts.append(head)
         if not self.keep_alive:
             parts.append(b"connection: close\r\n")
         parts += (b"\r\n", body)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 from typing import Any
 
 from onrecord.record.call import RecordedCall
@@ -137,14 +137,18 @@ def _insert_into_postgresql(cursor: Any, calls: Sequence[RecordedCall]) -> None:
     cursor.execute(_POSTGRESQL_INSERT, [*requests, *responses])
 
 
+# A server sees few models and content types.
+_name = lru_cache(maxsize=64)(storable)
+
+
 def _request(call: RecordedCall) -> tuple[Any, ...]:
     return (
         call.id,
         call.user_id,
-        storable(call.model),
+        _name(call.model),
         call.model_version_id,
         None if call.x_request_id is None else storable(call.x_request_id),
-        None if call.content_type is None else storable(call.content_type),
+        None if call.content_type is None else _name(call.content_type),
         call.input,
         call.received_at,
     )

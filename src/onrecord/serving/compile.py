@@ -230,6 +230,8 @@ def _describe(raw: bytes, original: Any, schema: InputSchema) -> CompiledGraph:
 
 def _tied(chances: list[float]) -> bool:
     """Tell whether the two largest probabilities differ by less than they may be wrong."""
+    if len(chances) == 2:  # noqa: PLR2004 - most have two, which need no sorting
+        return abs(chances[0] - chances[1]) < 2 * TOLERANCE
     if len(chances) < 2:  # noqa: PLR2004 - one class alone has no rival
         return False
     second, first = sorted(chances)[-2:]

@@ -59,7 +59,7 @@ class Call:
     form: Form = PLAIN
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: making one would take five times as long
 class Answer:
     """What leaves the server: a status, the body's bytes, and the refusal if it is one.
 
