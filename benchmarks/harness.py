@@ -250,15 +250,11 @@ def environment(home: Path) -> dict[str, str]:
     return os.environ | {"BENCH_HOME": str(home), "PYTHONPATH": str(HERE)}
 
 
-def start_onrecord(
-    name: str, directory: Path, variables: dict[str, str], database: str | None = None
-) -> System:
+def start_onrecord(name: str, directory: Path, variables: dict[str, str]) -> System:
     """Trust the model and serve it, with a data directory of its own."""
     onrecord = [sys.executable, "-m", "onrecord"]
     data = Path(variables["BENCH_HOME"]) / f"data-{free_port()}"
     own = variables | {"ONRECORD_DATA_DIR": str(data)}
-    if database:
-        own["ONRECORD_DATABASE"] = database
     trust = [*onrecord, "trust", str(directory), "--yes"]
     done = subprocess.run(trust, env=own, capture_output=True, text=True)
     if done.returncode:

@@ -1,7 +1,8 @@
 """Requests a second of onrecord's whole recorded path beside its baselines, in one run.
 
-Every system serves the same row with one worker process; wrk runs on the same machine. Rounds are
-interleaved; the figures are medians over the rounds. Usage: serving.py [--rounds N] [--seconds S]
+Every system serves the same row with one worker process, one of them with two; wrk runs on the
+same machine and takes CPU too. Rounds are interleaved; the figures are medians over the rounds.
+Usage: serving.py [--rounds N] [--seconds S] [--database URL]
 """
 
 import argparse
@@ -21,9 +22,11 @@ def main() -> None:
     home = Path(tempfile.mkdtemp(prefix="onrecord-bench-"))
     directories = train(home)
     variables = environment(home) | {"BENCH_MODEL": str(home / "linear.joblib")}
-    cases = [(name, directory, None) for name, directory in directories.items()]
+    cases = [(name, directory, {}) for name, directory in directories.items()]
+    cases.append(("linear, two workers", directories["linear"], {"ONRECORD_WORKERS": "2"}))
     if options.database:
-        cases.append(("linear, PostgreSQL", directories["linear"], options.database))
+        own = {"ONRECORD_DATABASE": options.database}
+        cases.append(("linear, PostgreSQL", directories["linear"], own))
     systems: list[System] = []
     try:
         for name, app in (
@@ -33,8 +36,8 @@ def main() -> None:
         ):
             command = [*UVICORN, "--port", "{port}", f"apps.{app}:app"]
             systems.append(System(name, command, variables))
-        for name, directory, database in cases:
-            system = start_onrecord(f"(c) onrecord, {name}", directory, variables, database)
+        for name, directory, own in cases:
+            system = start_onrecord(f"(c) onrecord, {name}", directory, variables | own)
             systems.append(system)
             system.wait()
             system.sign_in()
