@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import catboost
 import lightgbm
 import numpy as np
 import pytest
@@ -25,6 +26,7 @@ from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardSc
 from sklearn.svm import LinearSVC
 
 from onrecord.demo.train import train
+from onrecord.errors import ModelDirectoryError
 from onrecord.serving.columns import Column
 from onrecord.serving.compile import CompiledRuntime, _difference, compile_runtime
 from onrecord.serving.conversion import NotCompiled
@@ -86,6 +88,13 @@ def lightgbm_file(directory: Path, labels: Any) -> Path:
     return booster(directory, "model.txt", model.booster_.save_model)
 
 
+def catboost_file(directory: Path, labels: Any) -> Path:
+    kind = catboost.CatBoostRegressor if labels is VALUES else catboost.CatBoostClassifier
+    model = kind(iterations=20, verbose=0, allow_writing_files=False, thread_count=1)
+    model.fit(holes(X), labels)
+    return booster(directory, "model.cbm", model.save_model)
+
+
 MODELS: dict[str, Callable[[Path], Path]] = {
     "logistic": lambda d: write_pickle(
         d, make_pipeline(StandardScaler(), LogisticRegression()).fit(X, WORDS)
@@ -110,6 +119,10 @@ MODELS: dict[str, Callable[[Path], Path]] = {
     "lightgbm, two classes": lambda d: lightgbm_file(d, Y),
     "lightgbm, three classes": lambda d: lightgbm_file(d, Y3),
     "lightgbm, a number": lambda d: lightgbm_file(d, VALUES),
+    "catboost, two classes": lambda d: catboost_file(d, Y),
+    "catboost, three classes": lambda d: catboost_file(d, Y3),
+    "catboost, classes of text": lambda d: catboost_file(d, WORDS),
+    "catboost, a number": lambda d: catboost_file(d, VALUES),
     "xgboost in a pipeline": lambda d: write_pickle(
         d,
         make_pipeline(SimpleImputer(), xgboost.XGBClassifier(n_estimators=9)).fit(holes(X), Y3),
@@ -273,7 +286,57 @@ def test_a_model_that_cannot_answer_all_that_the_schema_takes_is_not_compiled(
 ) -> None:
     model = make_pipeline(FunctionTransformer(small, validate=False), LinearRegression())
 
-    assert "fails on generated rows" in refused(write_pickle(tmp_path, model.fit(X, VALUES)))
+    assert "fails on compared rows" in refused(write_pickle(tmp_path, model.fit(X, VALUES)))
+
+
+def test_a_graph_that_disagrees_on_a_sample_row_only_does_not_serve(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = load(MODELS["linear"](tmp_path))
+    predict, sample = model.runtime.predict, (0.125, 0.25)
+
+    def otherwise(rows: Sequence[Row]) -> Outputs:
+        outputs = predict(rows)
+        values = [
+            v + (tuple(r) == sample) for v, r in zip(outputs.targets[0].values, rows, strict=True)
+        ]
+        return Outputs([TargetOutput(None, values)])
+
+    monkeypatch.setattr(model.runtime, "predict", otherwise)
+
+    assert compile_runtime(model.runtime, model.schema)
+    with pytest.raises(NotCompiled, match="differ by up to"):
+        compile_runtime(model.runtime, model.schema, [sample])
+
+
+def test_a_directory_says_that_its_sample_rows_were_compared(tmp_path: Path) -> None:
+    directory = MODELS["logistic"](tmp_path)
+    (directory / "sample_rows.json").write_text('{"rows": [{"a": 1, "b": 2}, {"a": 0.5, "b": 0}]}')
+
+    served = load(directory, compiled=True)
+
+    assert served.runtime_reason.endswith("on generated rows and 2 sample rows")
+
+
+@pytest.mark.parametrize(
+    ("text", "field", "problem"),
+    [
+        ('{"rows": [{"a": 1, "b": "two"}]}', "/rows/0/b", "number"),
+        ('{"rows": [', None, "JSON"),
+    ],
+)
+def test_sample_rows_that_do_not_fit_the_schema_are_refused(
+    tmp_path: Path, text: str, field: str | None, problem: str
+) -> None:
+    directory = MODELS["logistic"](tmp_path)
+    (directory / "sample_rows.json").write_text(text)
+
+    with pytest.raises(ModelDirectoryError) as caught:
+        load(directory, compiled=True)
+
+    assert caught.value.field == field
+    assert problem in str(caught.value)
+    assert "sample_rows.json" in str(caught.value)
 
 
 def small(table: Any) -> Any:

@@ -6,6 +6,7 @@ import hashlib
 import re
 import statistics
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +31,7 @@ from onrecord.serving.graph_cache import GraphCache, KeptConversion, conversion_
 from onrecord.serving.input_schema import InputSchema, parse_input_schema
 from onrecord.serving.outputs import Outputs
 from onrecord.serving.runtimes import Row, Runtime, first_line
+from onrecord.serving.sample_rows import SAMPLES_FILE, parse_sample_rows
 from onrecord.serving.trust import Trust
 
 __all__ = ["Model", "load_model", "read_model_file"]
@@ -112,7 +114,11 @@ def load_model(
             'Give a "name" of letters, digits, dots, dashes and underscores there, or --name.',
         )
     schema_sha256 = hashlib.sha256(schema_bytes).hexdigest()
-    key = conversion_key(file.sha256, schema_sha256)
+    samples_bytes = _read_samples(directory)
+    samples = parse_sample_rows(samples_bytes, schema) if samples_bytes else []
+    key = conversion_key(
+        file.sha256, schema_sha256, hashlib.sha256(samples_bytes or b"").hexdigest()
+    )
     conversions = GraphCache(cache if compile and file.format != "onnx" else None)
     kept = conversions.find(key)
     if kept is not None and kept.graph is not None:
@@ -127,7 +133,7 @@ def load_model(
             refused = "the model is an ONNX graph already"
         elif not compile:
             refused = "compilation is switched off"
-        runtime, reason, seconds = _choose(original, schema, refused)
+        runtime, reason, seconds = _choose(original, schema, samples, refused)
         if refused is None and reason != _NO_COMPILER:
             graph = runtime.compiled if isinstance(runtime, CompiledRuntime) else None
             conversions.keep(key, KeptConversion(graph, reason, foreign_types(file)))
@@ -177,6 +183,10 @@ def _read(file: Path) -> bytes:
     if not raw:
         raise ModelDirectoryError(file.name, None, "it is empty", "Save it again.")
     return raw
+
+
+def _read_samples(directory: Path) -> bytes | None:
+    return _read(directory / SAMPLES_FILE) if (directory / SAMPLES_FILE).exists() else None
 
 
 def _probe(runtime: Runtime, schema: InputSchema, file: str) -> None:
@@ -236,7 +246,7 @@ def _answer(runtime: Runtime, row: Row, file: str, what: str, field: str) -> Out
 
 
 def _choose(
-    original: Runtime, schema: InputSchema, refused: str | None
+    original: Runtime, schema: InputSchema, samples: Sequence[Row], refused: str | None
 ) -> tuple[Runtime, str, float]:
     """Return the runtime that serves, why, and its seconds for one row.
 
@@ -246,7 +256,7 @@ def _choose(
     if refused is not None:
         return original, refused, seconds
     try:
-        runtime = compile_runtime(original, schema)
+        runtime = compile_runtime(original, schema, samples)
     except NotCompiled as reason:
         return original, f"not compiled: {reason}", seconds
     except ImportError as error:
@@ -255,7 +265,8 @@ def _choose(
     faster = _seconds_per_row(runtime, schema)
     if faster >= seconds:
         return original, "not compiled: the original is faster", seconds
-    return runtime, "compiled: it agrees with the original on generated rows", faster
+    agreed = f"generated rows and {len(samples)} sample rows" if samples else "generated rows"
+    return runtime, f"compiled: it agrees with the original on {agreed}", faster
 
 
 def _seconds_per_row(runtime: Runtime, schema: InputSchema) -> float:

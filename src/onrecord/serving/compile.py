@@ -50,21 +50,23 @@ class CompiledGraph(msgspec.Struct, frozen=True):
     edges: list[float]
 
 
-def compile_runtime(original: Runtime, schema: InputSchema) -> CompiledRuntime:
+def compile_runtime(
+    original: Runtime, schema: InputSchema, samples: Sequence[Row] = ()
+) -> CompiledRuntime:
     """Return a faster runtime that gives the same answers, or raise NotCompiled.
 
-    The answers are compared on generated rows that cover each column's range, categories and
-    missing values.
+    The answers are compared on `samples` and on generated rows that cover each column's range,
+    categories and missing values.
     """
     if any(column.type == "text" for column in schema.columns):
         raise NotCompiled("text columns are not compiled")
     if isinstance(original, SklearnRuntime) and not original.one_answer:
         raise NotCompiled("only one class of known ones, or numbers, are compiled")
-    rows = generated_rows(schema)
+    rows = [*generated_rows(schema), *samples]
     try:
         expected = original.predict(rows)
     except Exception as error:
-        raise NotCompiled(f"the original fails on generated rows: {first_line(error)}") from error
+        raise NotCompiled(f"the original fails on compared rows: {first_line(error)}") from error
     reasons = []
     for layout in ("table", "columns") if schema.numeric_only else ("columns",):
         try:
@@ -258,7 +260,7 @@ def _difference(expected: Outputs, found: Outputs) -> str | None:
 def _difference_of_classes(ours: TargetOutput, theirs: TargetOutput) -> str | None:
     wrong = sum(a != b for a, b in zip(ours.values, theirs.values, strict=True))
     if wrong:
-        return f"{wrong} of {len(ours.values)} generated rows get another class"
+        return f"{wrong} of {len(ours.values)} compared rows get another class"
     if ours.classes != theirs.classes:
         return "the graph has other classes"
     if ours.probabilities is None:

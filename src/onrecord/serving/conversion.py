@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
+import tempfile
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,7 @@ import numpy as np
 from onrecord.serving.columns import Column
 from onrecord.serving.input_schema import InputSchema
 from onrecord.serving.runtimes import Runtime
+from onrecord.serving.runtimes.catboost import CatboostRuntime
 from onrecord.serving.runtimes.lightgbm import LightgbmRuntime
 from onrecord.serving.runtimes.sklearn import SklearnRuntime
 from onrecord.serving.runtimes.xgboost import XgboostRuntime
@@ -46,6 +49,8 @@ def convert(original: Runtime, schema: InputSchema, layout: str) -> bytes | None
             return _convert_xgboost(original, schema)
         if isinstance(original, LightgbmRuntime):
             return _convert_lightgbm(original, schema)
+        if isinstance(original, CatboostRuntime) and original.converts:
+            return _convert_catboost(original)
     return None
 
 
@@ -84,7 +89,7 @@ def edges(raw: bytes, original: Runtime) -> frozenset[float]:
 
 def _compares_singles(original: Runtime) -> bool:
     if not isinstance(original, SklearnRuntime):
-        return isinstance(original, XgboostRuntime)
+        return isinstance(original, XgboostRuntime | CatboostRuntime)
     last = original.estimator
     while hasattr(last, "steps"):
         last = last.steps[-1][1]
@@ -227,3 +232,21 @@ def _convert_lightgbm(original: LightgbmRuntime, schema: InputSchema) -> bytes:
     types = [("X", FloatTensorType([None, len(schema.columns)]))]
     graph = onnxmltools.convert_lightgbm(original.booster, initial_types=types, zipmap=False)
     return bytes(graph.SerializeToString())
+
+
+def _convert_catboost(original: CatboostRuntime) -> bytes:
+    """Return CatBoost's own graph, with probabilities in a table instead of one map a row."""
+    import onnx
+
+    with tempfile.TemporaryDirectory(prefix="onrecord-") as private:
+        file = Path(private) / "model.onnx"
+        original.model.save_model(str(file), format="onnx")
+        model = onnx.load(str(file))
+    graph = model.graph
+    for node in [node for node in graph.node if node.op_type == "ZipMap"]:
+        graph.node.remove(node)
+        (mapped,) = (output for output in graph.output if output.name == node.output[0])
+        shape = [None, len(original.native_labels)]
+        table = onnx.helper.make_tensor_value_info(node.input[0], onnx.TensorProto.FLOAT, shape)
+        mapped.CopyFrom(table)
+    return bytes(model.SerializeToString())

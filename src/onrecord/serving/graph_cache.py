@@ -1,7 +1,8 @@
 """Converted models, kept on disk so that a restart need not convert again.
 
 A conversion imports the model's library and the converters: seconds, and hundreds of megabytes.
-What it came to depends on the bytes of the model and its schema and on those libraries only.
+What it came to depends on the bytes of the model, its schema and its sample rows and on those
+libraries only.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from onrecord.serving.compile import CompiledGraph
 __all__ = ["GraphCache", "KeptConversion", "conversion_key"]
 
 _LIBRARIES = (
+    "catboost",
     "lightgbm",
     "numpy",
     "onnx",
@@ -46,9 +48,12 @@ class KeptConversion(msgspec.Struct, frozen=True):
     types: list[str]
 
 
-def conversion_key(model_sha256: str, schema_sha256: str) -> str:
-    """Return the name under which a conversion is kept: a SHA-256 in hexadecimal."""
-    parts = [onrecord.__version__, model_sha256, schema_sha256]
+def conversion_key(*sha256: str) -> str:
+    """Return the name under which a conversion is kept: a SHA-256 in hexadecimal.
+
+    It is made of those of the files on which the conversion depends, and of the libraries.
+    """
+    parts = [onrecord.__version__, *sha256]
     parts += [f"{library} {_version(library)}" for library in _LIBRARIES]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 

@@ -22,6 +22,7 @@ from onrecord.serving.runtimes.matrix import to_array
 __all__ = ["CatboostRuntime", "load_catboost"]
 
 _TWO_CLASSES = 2
+_EVEN_CHANCE = 0.5
 _THRESHOLD = "binclass_probability_threshold"
 _KINDS = {
     "Poisson": "Exponent",
@@ -54,7 +55,7 @@ class CatboostRuntime:
         names = [str(name) for name in model.feature_names_ or ()]
         unnamed = names == [str(i) for i in range(len(names))]
         check_features(file, schema, names=None if unnamed else names, count=len(names))
-        self._model = model
+        self.model = model
         self._schema = schema
         categories = set(model.get_cat_feature_indices())
         self._textual = {*categories, *model.get_text_feature_indices()}
@@ -68,20 +69,27 @@ class CatboostRuntime:
                 "it predicts several labels at once, which is not supported for CatBoost",
                 "Train one model for each label.",
             )
-        self._labels = reconcile_classes(file, native, schema) if native else None
-        self._kind = _KINDS.get(loss, "RawFormulaVal") if self._labels is None else "Probability"
+        self.labels = reconcile_classes(file, native, schema) if native else None
+        self.native_labels = native
+        self._kind = _KINDS.get(loss, "RawFormulaVal") if self.labels is None else "Probability"
         self._threshold = _threshold(model) if len(native) == _TWO_CLASSES else None
+
+    @property
+    def converts(self) -> bool:
+        """Whether the model is of a kind that may be converted to another format."""
+        usual = self._kind in {"Probability", "RawFormulaVal"}
+        return usual and not self._textual and self._threshold in {None, _EVEN_CHANCE}
 
     def predict(self, rows: Sequence[Row]) -> Outputs:
         """Return the model's answers."""
-        numbers = self._model.predict(self._data(rows), prediction_type=self._kind, thread_count=1)
-        if self._labels is None:
+        numbers = self.model.predict(self._data(rows), prediction_type=self._kind, thread_count=1)
+        if self.labels is None:
             return regression(numbers, self._schema)
         values = None
         if self._threshold is not None:
             above = (numbers[:, 1] > self._threshold).tolist()
-            values = [self._labels[int(positive)] for positive in above]
-        return Outputs([classification(self._labels, numbers, values=values)])
+            values = [self.labels[int(positive)] for positive in above]
+        return Outputs([classification(self.labels, numbers, values=values)])
 
     def _data(self, rows: Sequence[Row]) -> Any:
         if not self._textual:
@@ -98,7 +106,7 @@ class CatboostRuntime:
 def _threshold(model: Any) -> float:
     """Return the chance above which the second of two classes is the answer."""
     metadata = model.get_metadata()
-    return float(metadata[_THRESHOLD]) if _THRESHOLD in metadata.keys() else 0.5  # noqa: SIM118
+    return float(metadata[_THRESHOLD]) if _THRESHOLD in metadata.keys() else _EVEN_CHANCE  # noqa: SIM118
 
 
 def _check_types(schema: InputSchema, categories: set[int], textual: set[int], file: str) -> None:
