@@ -7,7 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from starlette.testclient import TestClient
 
+from live import linear_model_dir
+from onrecord.record.database import Database
+from onrecord.settings import Settings
 from postgres import Cluster, PostgresMissingError, start_cluster
 
 
@@ -43,3 +47,17 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
         return f"sqlite:///{tmp_path / 'record.db'}"
     url: str = request.getfixturevalue("postgres_url")
     return url
+
+
+@pytest.fixture(scope="session")
+def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory of a small real model, which no test may change."""
+    return linear_model_dir(tmp_path_factory.mktemp("model") / "risk")
+
+
+@pytest.fixture
+def database(client: TestClient, settings: Settings) -> Iterator[Database]:
+    """A second view on the database of the module's `client`."""
+    database = Database(settings.database_url)
+    yield database
+    database.close()

@@ -14,7 +14,7 @@ import pytest
 from pyarrow import parquet
 from starlette.testclient import TestClient
 
-from live import GOOD_ROW, PASSWORD, linear_model_dir
+from live import GOOD_ROW, PASSWORD
 from onrecord.app import create_app
 from onrecord.http import negotiate
 from onrecord.record import reader
@@ -29,11 +29,6 @@ JSON = "application/json"
 
 ROWS = [GOOD_ROW | {"age": 20.25 + i, "visits": i % 7, "smoker": i % 3 == 0} for i in range(40)]
 COLUMNS = {name: [row[name] for row in ROWS] for name in GOOD_ROW}
-
-
-@pytest.fixture(scope="module")
-def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return linear_model_dir(tmp_path_factory.mktemp("model") / "risk")
 
 
 @pytest.fixture
@@ -53,13 +48,6 @@ def client(settings: Settings) -> Iterator[TestClient]:
         answer = client.post("/users", json={"username": "ada", "password": PASSWORD})
         client.headers["authorization"] = f"Bearer {answer.json()['access_token']}"
         yield client
-
-
-@pytest.fixture
-def database(client: TestClient, settings: Settings) -> Iterator[Database]:
-    database = Database(settings.database_url)
-    yield database
-    database.close()
 
 
 def recorded(database: Database) -> list[reader.Entry]:

@@ -9,17 +9,12 @@ from pathlib import Path
 import pytest
 from starlette.testclient import TestClient
 
-from live import GOOD_ROW, PASSWORD, linear_model_dir
+from live import GOOD_ROW, PASSWORD
 from onrecord.app import create_app
 from onrecord.record import reader, users
 from onrecord.record.database import Database
 from onrecord.record.ids import is_id, request_id_of
 from onrecord.settings import Settings, load_settings
-
-
-@pytest.fixture(scope="module")
-def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return linear_model_dir(tmp_path_factory.mktemp("model") / "risk")
 
 
 @pytest.fixture
@@ -37,14 +32,6 @@ def settings(model_dir: Path, tmp_path: Path, database_url: str) -> Settings:
 def client(settings: Settings) -> Iterator[TestClient]:
     with TestClient(create_app(settings)) as client:
         yield client
-
-
-@pytest.fixture
-def database(client: TestClient, settings: Settings) -> Iterator[Database]:
-    """A second view on the database of `client`."""
-    database = Database(settings.database_url)
-    yield database
-    database.close()
 
 
 def register(client: TestClient, username: str = "ada") -> dict[str, str]:

@@ -26,7 +26,7 @@ from onrecord.http.body import BodyLimit
 from onrecord.http.context import RequestContext
 from onrecord.http.direct import STATE_KEY, DirectPredictions
 from onrecord.http.openapi import openapi_document
-from onrecord.http.predict import PredictEndpoint, render_refusal
+from onrecord.http.predict import PredictEndpoint, refusal
 from onrecord.http.refusals import add_refusals
 from onrecord.http.services import Services
 from onrecord.logs import AccessLog
@@ -145,7 +145,7 @@ def create_app(settings: Settings) -> ASGIApp:
     model, model_version_id = _open_model(settings, database)
     parts = build_accounts(settings, database)
     writer = Writer(database)
-    recorder = Recorder(writer, render_refusal)
+    recorder = Recorder(writer, refusal)
     runner = Runner(model, deadline_seconds=settings.predict_seconds)
     validator = Validator(model.schema, max_rows=settings.max_rows)
     predictor = Predictor(model, model_version_id, validator, runner, recorder)

@@ -18,7 +18,7 @@ import msgspec
 
 from onrecord.app import load_served_model, register_model
 from onrecord.errors import CallError, Fault, InvalidInput, NotFound, StartupError
-from onrecord.http.predict import render_refusal
+from onrecord.http.predict import refusal
 from onrecord.record import users
 from onrecord.record.call import RecordedCall
 from onrecord.record.database import Database
@@ -91,7 +91,7 @@ class Local:
         validator = Validator(model.schema, max_rows=chunk_rows)
         try:
             if username is None:
-                recorder = Recorder(_Nowhere(), render_refusal)
+                recorder = Recorder(_Nowhere(), refusal)
                 yield cls(model, Predictor(model, 0, validator, runner, recorder), new_id())
                 return
             database = Database(settings.database_url)
@@ -101,7 +101,7 @@ class Local:
                 version = register_model(database, model)
                 writer = Writer(database)
                 writer.start()
-                recorder = Recorder(writer, render_refusal)
+                recorder = Recorder(writer, refusal)
                 try:
                     yield cls(
                         model, Predictor(model, version, validator, runner, recorder), user_id

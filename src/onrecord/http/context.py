@@ -14,7 +14,14 @@ from onrecord.http.problems import PROBLEM_TYPE, problem_body
 from onrecord.logs import AccessLog
 from onrecord.record.ids import new_request_id
 
-__all__ = ["RequestContext", "context_headers", "header", "own_request_id", "request_id"]
+__all__ = [
+    "RequestContext",
+    "context_headers",
+    "header",
+    "own_request_id",
+    "request_id",
+    "server_failed",
+]
 
 _OWN_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 
@@ -93,8 +100,13 @@ def request_id(scope: Scope) -> str:
     return own or identifier
 
 
+def server_failed() -> ModelFailed:
+    """Return what a caller is told of an exception that nobody foresaw."""
+    return ModelFailed("The server failed on this request; its log has the reason.")
+
+
 async def _send_failure(send: Send, shown_id: str) -> None:
-    error = ModelFailed("The server failed on this request; its log has the reason.")
+    error = server_failed()
     body = problem_body(error, shown_id)
     await send(
         {

@@ -21,8 +21,8 @@ import structlog
 from onrecord.accounts.caller import Caller
 from onrecord.accounts.limits import CallLimit
 from onrecord.accounts.standing import Gate
-from onrecord.errors import CallError, ModelFailed, Unavailable
-from onrecord.http.context import context_headers, own_request_id
+from onrecord.errors import CallError, Unavailable
+from onrecord.http.context import context_headers, own_request_id, server_failed
 from onrecord.http.negotiate import form_of
 from onrecord.http.predict import headers_of, predict_logged, refusal
 from onrecord.logs import AccessLog
@@ -159,9 +159,9 @@ class DirectPredictions:
             )
         except Exception:  # noqa: BLE001 - each of them must be answered, whatever it is
             structlog.get_logger("onrecord").exception("calls failed", calls=len(group))
-            error = ModelFailed("The server failed on this request; its log has the reason.")
+            error = server_failed()
             for taken in group:
-                self._send(taken, refusal(error, _shown_id(taken.call)))
+                self._send(taken, refusal(error, taken.call.shown_id))
             return
         for taken, answer in zip(group, answers, strict=True):
             if answer is None:
@@ -171,7 +171,7 @@ class DirectPredictions:
 
     def _record(self, taken: _Taken, answer: Answer) -> None:
         def settled(error: Unavailable | None) -> None:
-            self._send(taken, answer if error is None else refusal(error, _shown_id(taken.call)))
+            self._send(taken, answer if error is None else refusal(error, taken.call.shown_id))
 
         version = taken.predictor.model_version_id
         try:
@@ -183,12 +183,12 @@ class DirectPredictions:
         try:
             answer = await predict_logged(taken.predictor, taken.call)
         except CallError as error:
-            answer = refusal(error, _shown_id(taken.call))
+            answer = refusal(error, taken.call.shown_id)
         self._send(taken, answer)
 
     def _send(self, taken: _Taken, answer: Answer) -> None:
         call, exchange = taken.call, taken.exchange
-        shown_id = _shown_id(call)
+        shown_id = call.shown_id
         exchange.answer(answer.status, _head(answer, shown_id), answer.body)
         path = exchange.path.decode("ascii")
         username = taken.caller.username
@@ -200,7 +200,3 @@ def _head(answer: Answer, shown_id: str) -> bytes:
         return _GOOD_HEAD % (len(answer.body), shown_id.encode())
     headers = [*headers_of(answer), *context_headers(shown_id)]
     return b"".join([b"%b: %b\r\n" % header for header in headers])
-
-
-def _shown_id(call: Call) -> str:
-    return call.x_request_id or call.id

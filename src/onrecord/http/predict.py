@@ -31,12 +31,12 @@ from onrecord.http.negotiate import form_of
 from onrecord.http.problems import PROBLEM_TYPE, STATUS, problem_body, problem_headers
 from onrecord.serving.prediction import Answer, Call, Predictor, Recorder
 
-__all__ = ["PredictEndpoint", "headers_of", "predict_logged", "refusal", "render_refusal"]
+__all__ = ["PredictEndpoint", "headers_of", "predict_logged", "refusal"]
 
 
-def render_refusal(error: CallError, call: Call) -> tuple[int, bytes]:
-    """Return the status and the bytes with which a call is refused."""
-    return STATUS[type(error)], problem_body(error, call.x_request_id or call.id)
+def refusal(error: CallError, shown_id: str) -> Answer:
+    """Return the answer to a call that is refused, and that its caller knows by `shown_id`."""
+    return Answer(STATUS[type(error)], problem_body(error, shown_id), error)
 
 
 async def predict_logged(predictor: Predictor, call: Call) -> Answer:
@@ -139,11 +139,6 @@ class PredictEndpoint:
         raw = header(headers, b"authorization")
         token = raw.decode("latin-1") if raw is not None else None
         return self._gate.authenticate_cached(token) or await self._gate.authenticate(token)
-
-
-def refusal(error: CallError, shown_id: str) -> Answer:
-    """Return the answer to a call that could not be put on record, or was nobody's."""
-    return Answer(STATUS[type(error)], problem_body(error, shown_id), error)
 
 
 def headers_of(answer: Answer) -> list[tuple[bytes, bytes]]:

@@ -37,8 +37,8 @@ _RESPONSE = (
     "responded_at",
     "content_type",
 )
-# A response's columns in the view of calls: a request has a content type too.
 _CALLS = "calls_to_record"
+# A response's columns in that view: a request has a content type too.
 _RESPONSE_HERE = tuple(f"response_{name}" for name in _RESPONSE[1:])
 _RECEIVED_AT = _REQUEST.index("received_at")
 _RESPONDED_AT = len(_REQUEST) + _RESPONSE_HERE.index("response_responded_at")

@@ -58,6 +58,11 @@ class Call:
     started: float
     form: Form = PLAIN
 
+    @property
+    def shown_id(self) -> str:
+        """The id that the caller sees in X-Request-ID: its own where it sent one."""
+        return self.x_request_id or self.id
+
 
 @dataclass(slots=True)  # not frozen: making one would take five times as long
 class Answer:
@@ -73,10 +78,10 @@ class Answer:
 
 
 class RefusalRenderer(Protocol):
-    """Turns an error into the status and bytes that the caller will see."""
+    """Turns an error into the answer that the caller will see."""
 
-    def __call__(self, error: CallError, call: Call) -> tuple[int, bytes]:
-        """Return the status and the body."""
+    def __call__(self, error: CallError, shown_id: str) -> Answer:
+        """Return the refusal of a call that its caller knows by `shown_id`."""
         ...
 
 
@@ -153,10 +158,9 @@ class Predictor:
 
     def _answer_of(self, request_id: str, outputs: Outputs, place: int) -> Answer | None:
         try:
-            body = {"id": request_id, "model": self._model_json, **outputs.row(place)}
+            return Answer(200, self._encode_row(request_id, outputs, place))
         except CallError:
             return None
-        return Answer(200, msgspec.json.encode(body))
 
     async def _predict_many(self, call: Call, body: bytes, form: Form) -> Answer:
         """Answer a call whose rows, or whose answer, are in another form than JSON."""
@@ -193,12 +197,13 @@ class Predictor:
 
     def _encode(self, request_id: str, outputs: Outputs, count: int, *, many: bool) -> bytes:
         if not many:
-            answer = {"id": request_id, "model": self._model_json, **outputs.row(0)}
-        else:
-            predictions = [
-                {"id": prediction_id(request_id, i), **outputs.row(i)} for i in range(count)
-            ]
-            answer = {"id": request_id, "model": self._model_json, "predictions": predictions}
+            return self._encode_row(request_id, outputs, 0)
+        predictions = [{"id": prediction_id(request_id, i), **outputs.row(i)} for i in range(count)]
+        answer = {"id": request_id, "model": self._model_json, "predictions": predictions}
+        return msgspec.json.encode(answer)
+
+    def _encode_row(self, request_id: str, outputs: Outputs, place: int) -> bytes:
+        answer = {"id": request_id, "model": self._model_json, **outputs.row(place)}
         return msgspec.json.encode(answer)
 
 
@@ -211,8 +216,7 @@ class Recorder:
 
     async def refuse(self, call: Call, error: CallError, model_version_id: int | None) -> Answer:
         """Put a refusal of a known user on record and return it as the answer."""
-        status, body = self._render(error, call)
-        return await self.record(call, Answer(status, body, error), model_version_id)
+        return await self.record(call, self._render(error, call.shown_id), model_version_id)
 
     async def record(self, call: Call, answer: Answer, model_version_id: int | None) -> Answer:
         """Commit the call and its answer, then return the answer.
