@@ -19,6 +19,7 @@ from onrecord.record.call import RecordedCall
 from onrecord.record.database import Database
 from onrecord.record.ids import new_request_id
 from onrecord.record.writer import Writer
+from onrecord.record.writer_process import WriterProcess
 
 INPUT = b'{"age": 63.0, "anaemia": true, "creatinine": 1.9, "diabetes": false, "sex": true}'
 OUTPUT = b'{"id":"%s","prediction":1,"probabilities":{"0":0.49,"1":0.51}}'
@@ -73,22 +74,23 @@ class Record:
 
     async def rate(self, seconds: float) -> float:
         """Return the calls a second that the writer puts on record while 64 wait at a time."""
-        writer = Writer(self.database)
-        writer.start()
-        end = time.perf_counter() + seconds
-        written = 0
+        with WriterProcess(self.database.engine.url.render_as_string(hide_password=False)) as process:
+            writer = Writer()
+            await writer.start(process.address)
+            end = time.perf_counter() + seconds
+            written = 0
 
-        async def caller() -> None:
-            nonlocal written
-            while time.perf_counter() < end:
-                await writer.write(self.call())
-                written += 1
+            async def caller() -> None:
+                nonlocal written
+                while time.perf_counter() < end:
+                    await writer.write(self.call())
+                    written += 1
 
-        started = time.perf_counter()
-        await asyncio.gather(*[caller() for _ in range(WAITING)])
-        took = time.perf_counter() - started
-        await writer.close()
-        return written / took
+            started = time.perf_counter()
+            await asyncio.gather(*[caller() for _ in range(WAITING)])
+            took = time.perf_counter() - started
+            await writer.close()
+            return written / took
 
     def fill(self, calls: int) -> None:
         """Put calls on record as fast as can be."""

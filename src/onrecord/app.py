@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -33,6 +33,7 @@ from onrecord.logs import AccessLog
 from onrecord.record.database import Database
 from onrecord.record.model_versions import register_model_version
 from onrecord.record.writer import Writer
+from onrecord.record.writer_process import WriterProcess
 from onrecord.serving.artifact import Model, load_model
 from onrecord.serving.prediction import Predictor, Recorder
 from onrecord.serving.runner import Runner
@@ -130,21 +131,22 @@ def _open_model(settings: Settings, database: Database) -> tuple[Model, int]:
     return model, version_id
 
 
-def create_app(settings: Settings) -> ASGIApp:
+def create_app(settings: Settings, *, writer_address: str | None = None) -> ASGIApp:
     """Build one server from its settings.
 
     What it returns is plain ASGI: the prediction path answers before FastAPI, whose middleware
     would cost it as much again, and hands everything else on.
 
     The model is loaded, the database migrated to head and the token keys read before this
-    returns; no request reads a model file. Raises StartupError with one clear message where the
-    server cannot start.
+    returns; no request reads a model file. `writer_address` is where the writer's process of the
+    server is; without one the application starts its own. Raises StartupError with one clear
+    message where the server cannot start.
     """
     database = Database(settings.database_url)
     database.upgrade()
     model, model_version_id = _open_model(settings, database)
     parts = build_accounts(settings, database)
-    writer = Writer(database)
+    writer = Writer()
     recorder = Recorder(writer, refusal)
     runner = Runner(model, deadline_seconds=settings.predict_seconds)
     validator = Validator(model.schema, max_rows=settings.max_rows)
@@ -164,10 +166,14 @@ def create_app(settings: Settings) -> ASGIApp:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, Any]]:
-        writer.start()
-        yield {STATE_KEY: direct}
-        runner.close()
-        await writer.close()
+        with ExitStack() as stack:
+            address = writer_address
+            if address is None:
+                address = stack.enter_context(WriterProcess(settings.database_url)).address
+            await writer.start(address)
+            yield {STATE_KEY: direct}
+            runner.close()
+            await writer.close()
         parts.passwords.close()
         database.close()
 

@@ -1,10 +1,16 @@
 from __future__ import annotations
 
 import asyncio
-import threading
-from collections.abc import AsyncIterator, Callable
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 
+import anyio
+import anyio.lowlevel
 import pytest
 import sqlalchemy as sa
 
@@ -14,6 +20,7 @@ from onrecord.record.call import RecordedCall
 from onrecord.record.database import Database
 from onrecord.record.ids import new_id
 from onrecord.record.writer import Writer
+from onrecord.record.writer_process import WriterProcess
 
 MakeCall = Callable[..., RecordedCall]
 
@@ -21,9 +28,15 @@ pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture
-async def writer(database: Database, anyio_backend: str) -> AsyncIterator[Writer]:
-    writer = Writer(database)
-    writer.start()
+def process(database: Database) -> Iterator[WriterProcess]:
+    with WriterProcess(database.engine.url.render_as_string(hide_password=False)) as process:
+        yield process
+
+
+@pytest.fixture
+async def writer(process: WriterProcess, anyio_backend: str) -> AsyncIterator[Writer]:
+    writer = Writer()
+    await writer.start(process.address)
     yield writer
     await writer.close()
 
@@ -61,7 +74,7 @@ async def test_a_call_is_on_record_exactly_once_write_returns(
     await writer.write(call)
     entry = _find(database, call)
     assert entry is not None
-    for name in RecordedCall.__dataclass_fields__:
+    for name in RecordedCall.__struct_fields__:
         assert getattr(entry, name) == getattr(call, name), name
     assert entry.username == "Ada"
     assert entry.received_at.tzinfo is UTC
@@ -83,7 +96,9 @@ async def test_no_input_and_an_empty_input_are_told_apart(
 async def test_text_that_a_database_refuses_is_mended(
     database: Database, writer: Writer, make_call: MakeCall, hostile: str
 ) -> None:
-    call = make_call(model=hostile, content_type=hostile, x_request_id=hostile)
+    call = make_call(
+        model=hostile, content_type=hostile, x_request_id=hostile, error_fields=(hostile,)
+    )
     await writer.write(call)
     entry = _find(database, call)
     assert entry is not None
@@ -105,19 +120,40 @@ async def test_many_calls_at_once_are_all_on_record(
     assert writer.pending == 0
 
 
-async def test_several_writers_share_one_database(
-    database: Database, writer: Writer, make_call: MakeCall
+async def test_several_writers_share_one_process_and_one_database(
+    database: Database, process: WriterProcess, make_call: MakeCall
 ) -> None:
-    other_database = Database(database.engine.url.render_as_string(hide_password=False))
-    other = Writer(other_database)
-    other.start()
-    calls = [make_call() for _ in range(200)]
-    await asyncio.gather(
-        *(pen.write(call) for pen, call in zip([writer, other] * 100, calls, strict=True))
+    with WriterProcess(database.engine.url.render_as_string(hide_password=False)) as other:
+        writers = [Writer() for _ in range(4)]
+        for writer, address in zip(writers, [process.address, other.address] * 2, strict=True):
+            await writer.start(address)
+        calls = [make_call() for _ in range(400)]
+        await asyncio.gather(
+            *(pen.write(call) for pen, call in zip(writers * 100, calls, strict=True))
+        )
+        for writer in writers:
+            await writer.close()
+    assert _count(database) == 400
+
+
+async def test_a_bad_row_of_one_writer_does_not_harm_another_of_the_same_process(
+    database: Database, process: WriterProcess, make_call: MakeCall
+) -> None:
+    writers = [Writer(), Writer()]
+    for writer in writers:
+        await writer.start(process.address)
+    good = [make_call() for _ in range(50)]
+    bad = [make_call(user_id=new_id()) for _ in range(50)]
+
+    outcomes = await asyncio.gather(
+        *(_outcomes(w, c) for w, c in zip(writers, [good, bad], strict=True))
     )
-    await other.close()
-    other_database.close()
-    assert _count(database) == 200
+
+    assert outcomes[0] == [None] * 50
+    assert all(isinstance(outcome, Unavailable) for outcome in outcomes[1])
+    assert _count(database) == 50
+    for writer in writers:
+        await writer.close()
 
 
 async def test_a_failure_is_unavailable_and_the_writer_recovers(
@@ -141,27 +177,78 @@ def _count_requests(database: Database) -> int:
         return int(connection.execute(sa.text("SELECT count(*) FROM requests")).scalar_one())
 
 
+async def _until_recorded(writer: Writer, call: RecordedCall) -> None:
+    with anyio.fail_after(30):
+        while await _outcomes(writer, [call]) != [None]:
+            await anyio.lowlevel.checkpoint()
+
+
+async def test_the_writer_outlives_its_process(
+    database: Database, process: WriterProcess, writer: Writer, make_call: MakeCall
+) -> None:
+    await writer.write(make_call())
+    os.kill(process.pid, signal.SIGKILL)
+    with pytest.raises(Unavailable):
+        await writer.write(make_call())
+    assert not writer.healthy
+
+    await _until_recorded(writer, make_call())
+
+    assert writer.healthy
+    assert _count(database) == 2
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 async def test_the_writer_outlives_a_lost_connection(
     database: Database, writer: Writer, make_call: MakeCall
 ) -> None:
     await writer.write(make_call())
-    if database.dialect == "sqlite":
-        # There is no server to hang up; the connection is closed under the writer instead.
-        assert writer._connection is not None
-        writer._connection.dbapi_connection.close()  # type: ignore[union-attr]
-    else:
-        with database.write() as connection:
-            connection.execute(
-                sa.text(
-                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-                    " WHERE datname = current_database() AND pid <> pg_backend_pid()"
-                )
+    with database.write() as connection:
+        connection.execute(
+            sa.text(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND pid <> pg_backend_pid()"
             )
+        )
     with pytest.raises(Unavailable):
         await writer.write(make_call())
     await writer.write(make_call())
     assert writer.healthy
     assert _count(database) == 2
+
+
+async def test_the_process_leaves_with_whoever_started_it(
+    database: Database, make_call: MakeCall
+) -> None:
+    url = database.engine.url.render_as_string(hide_password=False)
+    starter = await anyio.open_process(
+        [sys.executable, "-c", _STARTER, url], stdout=subprocess.PIPE, stderr=None
+    )
+    assert starter.stdout is not None
+    pid, address = (await starter.stdout.receive()).decode().split()
+    writer = Writer()
+    await writer.start(address)
+    ended = os.pidfd_open(int(pid))
+    starter.kill()
+    await starter.wait()
+    # While somebody still writes through it, it stays.
+    await writer.write(make_call())
+    await writer.close()
+
+    with anyio.fail_after(30):
+        await anyio.wait_readable(ended)
+    assert _count(database) == 1
+    assert not Path(address).parent.exists()
+    os.close(ended)
+
+
+_STARTER = """
+import sys, time
+from onrecord.record.writer_process import WriterProcess
+with WriterProcess(sys.argv[1]) as process:
+    print(process.pid, process.address, flush=True)
+    time.sleep(600)
+"""
 
 
 async def test_one_bad_row_does_not_lose_the_others(
@@ -189,9 +276,11 @@ async def test_a_waiter_that_is_cancelled_breaks_nothing(
     assert _count(database) >= 11
 
 
-async def test_a_full_queue_refuses_at_once(database: Database, make_call: MakeCall) -> None:
-    writer = Writer(database, max_pending=2)
-    writer.start()
+async def test_a_full_queue_refuses_at_once(
+    database: Database, process: WriterProcess, make_call: MakeCall
+) -> None:
+    writer = Writer(max_pending=2)
+    await writer.start(process.address)
     # Whoever holds the write lock, or the table's, keeps the writer's commit waiting.
     with database.write() as connection:
         if database.dialect == "postgresql":
@@ -207,10 +296,10 @@ async def test_a_full_queue_refuses_at_once(database: Database, make_call: MakeC
 
 
 async def test_close_drains_what_waits_and_then_refuses(
-    database: Database, make_call: MakeCall
+    database: Database, process: WriterProcess, make_call: MakeCall
 ) -> None:
-    writer = Writer(database)
-    writer.start()
+    writer = Writer()
+    await writer.start(process.address)
     tasks = [asyncio.ensure_future(writer.write(make_call())) for _ in range(100)]
     await asyncio.sleep(0)
     await writer.close()
@@ -219,7 +308,6 @@ async def test_close_drains_what_waits_and_then_refuses(
     assert _count(database) == 100
     with pytest.raises(Unavailable, match="closed"):
         await writer.write(make_call())
-    assert "onrecord-writer" not in {thread.name for thread in threading.enumerate()}
     await writer.close()
 
 

@@ -24,6 +24,7 @@ from onrecord.record.call import RecordedCall
 from onrecord.record.database import Database
 from onrecord.record.ids import new_id, new_request_id
 from onrecord.record.writer import Writer
+from onrecord.record.writer_process import WriterProcess
 from onrecord.serving.answers import MODEL_KEY
 from onrecord.serving.artifact import Model
 from onrecord.serving.forms import ARROW, CSV, PARQUET, Form
@@ -99,15 +100,15 @@ class Local:
                 database.upgrade()
                 user_id = _user(database, username)
                 version = register_model(database, model)
-                writer = Writer(database)
-                writer.start()
-                recorder = Recorder(writer, refusal)
-                try:
-                    yield cls(
-                        model, Predictor(model, version, validator, runner, recorder), user_id
-                    )
-                finally:
-                    await writer.close()
+                with WriterProcess(settings.database_url) as process:
+                    writer = Writer()
+                    await writer.start(process.address)
+                    recorder = Recorder(writer, refusal)
+                    predictor = Predictor(model, version, validator, runner, recorder)
+                    try:
+                        yield cls(model, predictor, user_id)
+                    finally:
+                        await writer.close()
             finally:
                 database.close()
         finally:

@@ -21,12 +21,14 @@ from onrecord.http.protocol import HttpProtocol
 from onrecord.logs import configure_logs
 from onrecord.record import users
 from onrecord.record.database import Database
+from onrecord.record.writer_process import WriterProcess
 from onrecord.settings import Settings, load_settings
 
 __all__ = ["demo", "serve", "worker_app"]
 
 _GARBAGE_THRESHOLD = 20_000
-_SWITCH_SECONDS = 0.0001
+# How the workers learn where the writer's process is.
+_WRITER_ADDRESS = "_ONRECORD_WRITER_ADDRESS"
 
 
 def serve(
@@ -60,9 +62,11 @@ def serve(
     if settings.model_dir is None:
         raise SettingsError("setting model_dir: name the model directory to serve")
     if settings.workers == 1:
-        app = _build(settings)
-        _announce(settings)
-        uvicorn.Server(uvicorn.Config(app, **_uvicorn_options(settings))).run()
+        # Started first, it is there by the time that the model is loaded.
+        with WriterProcess(settings.database_url) as writer:
+            app = _build(settings, writer.address)
+            _announce(settings)
+            uvicorn.Server(uvicorn.Config(app, **_uvicorn_options(settings))).run()
         return
     _serve_with_workers(settings, given)
 
@@ -103,15 +107,17 @@ def _serve_with_workers(settings: Settings, given: dict[str, object]) -> None:
         trial.join()
         if trial.exitcode != 0:
             raise typer.Exit(1)
-        _announce(settings)
-        options = _uvicorn_options(settings)
-        uvicorn.run(
-            "onrecord.cli.serve:worker_app",
-            factory=True,
-            workers=settings.workers,
-            timeout_worker_healthcheck=60,
-            **options,
-        )
+        with WriterProcess(settings.database_url) as writer:
+            os.environ[_WRITER_ADDRESS] = writer.address
+            _announce(settings)
+            options = _uvicorn_options(settings)
+            uvicorn.run(
+                "onrecord.cli.serve:worker_app",
+                factory=True,
+                workers=settings.workers,
+                timeout_worker_healthcheck=60,
+                **options,
+            )
 
 
 def _try_to_start() -> None:
@@ -127,18 +133,16 @@ def worker_app() -> ASGIApp:
     """Build the application in a worker process, from the environment that `serve` prepared."""
     settings = load_settings()
     configure_logs(form=settings.log_format, level=settings.log_level)
-    return _build(settings)
+    return _build(settings, os.environ[_WRITER_ADDRESS])
 
 
-def _build(settings: Settings) -> ASGIApp:
-    app = create_app(settings)
+def _build(settings: Settings, writer_address: str) -> ASGIApp:
+    app = create_app(settings, writer_address=writer_address)
     # What start-up made stays until the end. Without this every full collection walks through all
     # of the model libraries, and calls wait for it for a tenth of a second.
     gc.collect()
     gc.freeze()
     gc.set_threshold(_GARBAGE_THRESHOLD, 20, 20)
-    # The writer thread wants the interpreter a few times a commit, each for some microseconds.
-    sys.setswitchinterval(_SWITCH_SECONDS)
     return app
 
 

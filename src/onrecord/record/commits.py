@@ -1,0 +1,87 @@
+"""Commits: many calls on record in one durable transaction, each with its own outcome."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+from sqlalchemy import PoolProxiedConnection
+
+from onrecord.record.batch import committer
+from onrecord.record.call import RecordedCall
+from onrecord.record.database import Database
+
+__all__ = ["Commits", "Outcome"]
+
+
+class Outcome(msgspec.Struct, array_like=True):
+    """What became of a batch: all of it is on record but for the calls named in `refused`.
+
+    `refused` has the reason of each by its place in the batch. `healthy` is whether the database
+    took what it could; where it is not, nothing of the batch is known to be on record.
+    """
+
+    healthy: bool
+    refused: dict[int, str]
+
+
+class Commits:
+    """Puts batches of calls on record by one connection, which is made anew after a failure."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        dbapi: Any = database.engine.dialect.dbapi
+        # What a row can be at fault for, while the database is in order.
+        self._row_errors = (
+            dbapi.IntegrityError,
+            dbapi.DataError,
+            ValueError,
+            TypeError,
+            OverflowError,
+        )
+        self._connection: PoolProxiedConnection | None = None
+        self._insert: Callable[[Sequence[RecordedCall]], None]
+
+    def record(self, calls: Sequence[RecordedCall]) -> Outcome:
+        """Return once every call is durably on record or refused; no calls at all are a probe."""
+        try:
+            self._commit(calls)
+        except self._row_errors as error:
+            if len(calls) <= 1:
+                return Outcome(healthy=True, refused=dict.fromkeys(range(len(calls)), _say(error)))
+        except Exception as error:  # noqa: BLE001 - whatever a driver raises, the next batch is due
+            self.close()
+            return Outcome(healthy=False, refused=dict.fromkeys(range(len(calls)), _say(error)))
+        else:
+            return Outcome(healthy=True, refused={})
+        return self._record_one_by_one(calls)
+
+    def close(self) -> None:
+        """Drop the connection; whatever it still holds is rolled back."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            # Nothing of it is to be used again, so it matters little how it goes.
+            with contextlib.suppress(Exception):
+                connection.invalidate()
+
+    def _commit(self, calls: Sequence[RecordedCall]) -> None:
+        if self._connection is None:
+            self._connection = self._database.raw_connection()
+            self._insert = committer(self._connection.dbapi_connection, self._database.dialect)
+        self._insert(calls)
+
+    def _record_one_by_one(self, calls: Sequence[RecordedCall]) -> Outcome:
+        refused = {}
+        healthy = True
+        for place, call in enumerate(calls):
+            outcome = self.record([call])
+            healthy = healthy and outcome.healthy
+            if outcome.refused:
+                refused[place] = outcome.refused[0]
+        return Outcome(healthy, refused)
+
+
+def _say(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"[:300]
