@@ -1,3 +1,4 @@
+import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,4 +17,4 @@ def test_messages_come_out_as_they_went_in_however_the_stream_is_cut(
         stream = stream[size:]
     received += reader.feed(stream)
 
-    assert received == messages
+    assert [msgspec.msgpack.decode(message) for message in received] == messages

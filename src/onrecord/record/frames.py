@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import struct
 
+import msgspec
+
 __all__ = ["FrameReader", "frame"]
 
 _LENGTH = struct.Struct("!Q")
+_encode_into = msgspec.msgpack.Encoder().encode_into
 
 
-def frame(message: bytes) -> bytes:
-    """Return `message` with its length in front, as 8 bytes, most significant first."""
-    return _LENGTH.pack(len(message)) + message
+def frame(message: object) -> bytearray:
+    """Return `message` as MessagePack with its length in front: 8 bytes, big-endian.
+
+    Raises ValueError or OverflowError where it holds what MessagePack cannot.
+    """
+    buffer = bytearray(_LENGTH.size)
+    _encode_into(message, buffer, _LENGTH.size)
+    _LENGTH.pack_into(buffer, 0, len(buffer) - _LENGTH.size)
+    return buffer
 
 
 class FrameReader:
-    """Takes a stream apart into the messages that were sent."""
+    """Takes a stream apart into the messages that were sent, which are still encoded."""
 
     def __init__(self) -> None:
         self._buffer = bytearray()

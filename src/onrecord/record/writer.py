@@ -30,7 +30,6 @@ So calls that came together part into halves, and while the process commits one 
 and answers the other; else they would come, wait and leave together ever after.
 """
 
-_encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Outcome).decode
 
 
@@ -154,23 +153,25 @@ class Writer:
             return
         self._committing, self._waiting = self._waiting, []
         try:
-            message = _encode([waiting.call for waiting in self._committing])
+            batch = frame([waiting.call for waiting in self._committing])
         except (ValueError, OverflowError):
-            message = self._encode_one_by_one()
-        self._line.send(message)
+            batch = self._encode_one_by_one()
+        self._line.send(batch)
 
-    def _encode_one_by_one(self) -> bytes:
+    def _encode_one_by_one(self) -> bytearray:
         """Encode a batch of which a call has what no message can hold, and refuse such a call."""
         encoded, refused = [], []
         for waiting in self._committing or ():
             try:
-                encoded.append((waiting, msgspec.Raw(_encode(_mended(waiting.call)))))
+                encoded.append(
+                    (waiting, msgspec.Raw(msgspec.msgpack.encode(_mended(waiting.call))))
+                )
             except (ValueError, OverflowError):
                 refused.append(waiting)
         self._committing = [waiting for waiting, _ in encoded]
         if refused:
             asyncio.get_running_loop().call_soon(self._settle, refused, _cannot_be_written())
-        return _encode([raw for _, raw in encoded])
+        return frame([raw for _, raw in encoded])
 
     def _settle(self, batch: list[_Waiting], error: Unavailable | None) -> None:
         self._pending -= len(batch)
@@ -260,8 +261,8 @@ class _Line(asyncio.Protocol):
         else:
             self.welcomed.set_exception(exc or ConnectionResetError("it hung up"))
 
-    def send(self, message: bytes) -> None:
-        self._transport.write(frame(message))
+    def send(self, batch: bytearray) -> None:
+        self._transport.write(batch)
 
     async def hang_up(self) -> None:
         """Close the connection; the process sees that before this returns."""

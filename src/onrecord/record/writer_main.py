@@ -1,7 +1,7 @@
 """The writer's process: it puts on record what the workers of a server send, and says so.
 
 Every worker is a connection. A worker sends frames, each of a list of calls, and for each gets a
-frame with its `Outcome` back, in order; the first frame that it gets is empty and says that the
+frame with its `Outcome` back, in order; the first frame that it gets is null and says that the
 process is there. What several workers have sent by the time that a commit is done is the next
 transaction.
 
@@ -31,8 +31,7 @@ from onrecord.record.frames import FrameReader, frame
 _READ_BYTES = 1 << 20
 
 _decode = msgspec.msgpack.Decoder(list[RecordedCall]).decode
-_encode = msgspec.msgpack.Encoder().encode
-_ALL_RECORDED = frame(_encode(Outcome(healthy=True, refused={})))
+_ALL_RECORDED = frame(Outcome(healthy=True, refused={}))
 
 
 class _Writing:
@@ -65,7 +64,7 @@ class _Writing:
         worker, _ = self._listener.accept()
         self._workers[worker] = FrameReader()
         self._selector.register(worker, selectors.EVENT_READ)
-        self._send(worker, frame(b""))
+        self._send(worker, frame(None))
 
     def _receive(self, worker: socket.socket) -> list[bytes]:
         try:
@@ -89,10 +88,10 @@ class _Writing:
             else:
                 reasons = outcome.refused
                 own = {i - start: reasons[i] for i in range(start, end) if i in reasons}
-                self._send(worker, frame(_encode(Outcome(outcome.healthy, own))))
+                self._send(worker, frame(Outcome(outcome.healthy, own)))
             start = end
 
-    def _send(self, worker: socket.socket, data: bytes) -> None:
+    def _send(self, worker: socket.socket, data: bytearray) -> None:
         if worker in self._workers:
             # One that has gone is found so when it is read from.
             try:
