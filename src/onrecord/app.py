@@ -14,6 +14,7 @@ from fastapi.responses import JSONResponse
 from starlette.types import ASGIApp
 
 import onrecord
+from onrecord.accounts.api_keys import ApiKeys
 from onrecord.accounts.keys import KeyRing
 from onrecord.accounts.limits import CallLimit, SignInLimit
 from onrecord.accounts.passwords import Passwords
@@ -21,7 +22,7 @@ from onrecord.accounts.sign_in import Accounts
 from onrecord.accounts.standing import Gate
 from onrecord.accounts.tokens import Tokens
 from onrecord.errors import SettingsError
-from onrecord.http import docs, health, models, predictions, users
+from onrecord.http import api_keys, docs, health, models, predictions, users
 from onrecord.http.body import BodyLimit
 from onrecord.http.context import RequestContext
 from onrecord.http.direct import STATE_KEY, DirectPredictions
@@ -66,6 +67,7 @@ class Parts:
     tokens: Tokens
     passwords: Passwords
     accounts: Accounts
+    api_keys: ApiKeys
 
 
 def build_accounts(settings: Settings, database: Database) -> Parts:
@@ -82,7 +84,9 @@ def build_accounts(settings: Settings, database: Database) -> Parts:
         lifetime=timedelta(minutes=settings.token_minutes),
     )
     passwords = Passwords()
-    return Parts(tokens, passwords, Accounts(database, passwords, tokens, SignInLimit()))
+    accounts = Accounts(database, passwords, tokens, SignInLimit())
+    api_keys = ApiKeys(database, longest=timedelta(days=settings.api_key_days))
+    return Parts(tokens, passwords, accounts, api_keys)
 
 
 def load_served_model(settings: Settings) -> Model:
@@ -184,6 +188,7 @@ def create_app(settings: Settings) -> ASGIApp:
         database=database,
         writer=writer,
         accounts=parts.accounts,
+        api_keys=parts.api_keys,
         gate=gate,
         predictors={model.name: predictor},
         default_model=model.name,
@@ -206,7 +211,7 @@ def create_app(settings: Settings) -> ASGIApp:
 
 
 def _add_routes(app: FastAPI, model: Model, settings: Settings) -> None:
-    for room in (users, models, predictions, health):
+    for room in (users, api_keys, models, predictions, health):
         app.include_router(room.router)
     if not settings.docs:
         return

@@ -82,6 +82,13 @@ class Settings(BaseSettings):
     )
     token_issuer: str = Field(default="onrecord", description="The `iss` of the tokens.")
     token_audience: str = Field(default="onrecord", description="The `aud` of the tokens.")
+    api_key_days: int = Field(
+        default=365,
+        ge=1,
+        le=3650,
+        description="How long an API key may be valid, in days; one made without an end is valid "
+        "so long.",
+    )
     trusted_models: Words = Field(
         default=(), description="SHA-256 of pickle and joblib files that may be loaded."
     )

@@ -79,7 +79,7 @@ class Accounts:
         """
         self._limit.check(username, address)
         user = await self._database.run(self._find, username)
-        password_hash = user.password_hash if user is not None and _may_call(user) else None
+        password_hash = user.password_hash if user is not None and user.may_call else None
         right = await self._passwords.verify(password_hash, password)
         if user is None or password_hash is None or not right:
             self._limit.failed(username, address)
@@ -181,12 +181,8 @@ def _living(connection: Connection, user_id: str) -> User:
 
 def _leave_an_admin(connection: Connection, before: User) -> None:
     """Refuse a change after which nobody could administer; `before` is the user before it."""
-    if before.role == "admin" and _may_call(before) and not users.has_admin(connection):
+    if before.role == "admin" and before.may_call and not users.has_admin(connection):
         raise Conflict("This is the last admin; make another one first.")
-
-
-def _may_call(user: User) -> bool:
-    return user.disabled_at is None and user.deleted_at is None
 
 
 def _refuse(*faults: Fault) -> None:

@@ -11,10 +11,11 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field, StrictBool
 
+from onrecord.accounts.caller import Role, role_of
 from onrecord.accounts.passwords import MAX_PASSWORD, MIN_PASSWORD, USERNAME_PATTERN
 from onrecord.accounts.sign_in import Accounts
 from onrecord.errors import CallError, Fault, Forbidden, InvalidInput, NotFound, Unauthenticated
-from onrecord.http.services import AdminDep, CallerDep, ServicesDep
+from onrecord.http.services import AdminDep, CallerDep, OverseerDep, ServicesDep
 from onrecord.record import users
 from onrecord.record.database import Database
 from onrecord.record.ids import ID_PATTERN, is_id
@@ -30,7 +31,7 @@ class UserOut(BaseModel):
     id: str
     username: str
     email: str | None
-    role: Literal["user", "admin"]
+    role: Role
     created_at: datetime
     disabled_at: datetime | None
     deleted_at: datetime | None
@@ -88,7 +89,7 @@ class UserChange(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     disabled: StrictBool | None = None
-    role: Literal["user", "admin"] | None = None
+    role: Role | None = None
 
 
 def _shown(user: users.User) -> UserOut:
@@ -96,7 +97,7 @@ def _shown(user: users.User) -> UserOut:
         id=user.id,
         username=user.username,
         email=user.email,
-        role=user.role,
+        role=role_of(user.role),
         created_at=user.created_at,
         disabled_at=user.disabled_at,
         deleted_at=user.deleted_at,
@@ -194,7 +195,7 @@ async def me(caller: CallerDep, services: ServicesDep) -> UserOut:
 
 @router.get("/users", summary="List users")
 async def list_users(
-    _: AdminDep,
+    _: OverseerDep,
     services: ServicesDep,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     after: Annotated[
@@ -204,7 +205,7 @@ async def list_users(
         ),
     ] = None,
 ) -> UserPage:
-    """List every user, deleted ones included; admins only."""
+    """List every user, deleted ones included; admins and auditors only."""
     if after is not None and not is_id(after):
         raise InvalidInput(
             "The cursor is not one that this server gave.",
@@ -224,8 +225,8 @@ async def list_users(
 
 @router.get("/users/{user_id}", summary="Show a user")
 async def show_user(user_id: str, caller: CallerDep, services: ServicesDep) -> UserOut:
-    """Show a user: oneself, or anyone to an admin."""
-    if caller.role != "admin" and user_id != caller.user_id:
+    """Show a user: oneself, or anyone to an admin or auditor."""
+    if not caller.reads_all and user_id != caller.user_id:
         raise _no_such_user()
     return _shown(await _find(services.database, user_id))
 

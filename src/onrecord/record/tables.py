@@ -29,6 +29,7 @@ from sqlalchemy.types import TypeDecorator, TypeEngine
 __all__ = [
     "NAMING",
     "UtcDateTime",
+    "api_keys",
     "id_type",
     "metadata",
     "model_versions",
@@ -106,6 +107,24 @@ users = Table(
     UniqueConstraint("username_key"),
 )
 
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("id", id_type(), primary_key=True),
+    Column("user_id", id_type(), ForeignKey("users.id"), nullable=False),
+    Column("name", Text, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("prefix", Text, nullable=False),
+    Column("key_sha256", Text, nullable=False),
+    Column("scopes", Text, nullable=False),
+    Column("models", Text),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("expires_at", UtcDateTime, nullable=False),
+    Column("revoked_at", UtcDateTime),
+    Column("last_used_at", UtcDateTime),
+    UniqueConstraint("prefix"),
+)
+
 model_versions = Table(
     "model_versions",
     metadata,
@@ -131,6 +150,7 @@ requests = Table(
     Column("content_type", Text),
     Column("input", LargeBinary),
     Column("received_at", UtcDateTime, nullable=False),
+    Column("api_key_id", id_type(), ForeignKey("api_keys.id")),
 )
 
 responses = Table(
@@ -146,6 +166,7 @@ responses = Table(
     Column("content_type", Text),
 )
 
+Index(None, api_keys.c.user_id, api_keys.c.id)
 Index(None, requests.c.user_id, requests.c.id)
 Index(None, requests.c.model_version_id, requests.c.id)
 Index(
@@ -153,6 +174,13 @@ Index(
     requests.c.x_request_id,
     sqlite_where=text("x_request_id IS NOT NULL"),
     postgresql_where=text("x_request_id IS NOT NULL"),
+)
+Index(
+    None,
+    requests.c.api_key_id,
+    requests.c.id,
+    sqlite_where=text("api_key_id IS NOT NULL"),
+    postgresql_where=text("api_key_id IS NOT NULL"),
 )
 Index(
     None,

@@ -47,6 +47,11 @@ class User:
     deleted_at: datetime | None
     password_hash: str | None
 
+    @property
+    def may_call(self) -> bool:
+        """Whether it is neither disabled nor deleted."""
+        return self.disabled_at is None and self.deleted_at is None
+
 
 _COLUMNS = [users.c[name] for name in User.__dataclass_fields__]
 
