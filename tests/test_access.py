@@ -386,3 +386,122 @@ def test_no_filter_reaches_what_is_anothers(client: TestClient, database: Databa
         assert listed(client, eve, f"?{query}") == [], query
     for query in ("", f"?user={ada_id}", "?after=00000000-0000-7000-8000-000000000000"):
         assert client.get(f"/keys{query}", headers=eve).json()["keys"] == []
+
+
+def sign_in(client: TestClient, **fields: str) -> dict[str, Any]:
+    answer = client.post("/token", data={"username": "ada", "password": PASSWORD} | fields)
+    assert answer.status_code == 200, answer.text
+    tokens: dict[str, Any] = answer.json()
+    return tokens
+
+
+def refresh(client: TestClient, refresh_token: str) -> Any:
+    return client.post(
+        "/token", data={"grant_type": "refresh_token", "refresh_token": refresh_token}
+    )
+
+
+def stops_within_a_second(client: TestClient, access_token: str) -> None:
+    deadline = time.monotonic() + 1
+    while client.get("/users/me", headers=bearer(access_token)).status_code != 401:
+        assert time.monotonic() < deadline, "the token still works"
+
+
+def test_a_refresh_token_works_once_and_its_reuse_ends_the_session(
+    client: TestClient, database: Database
+) -> None:
+    sign_up(client, database, "ada")
+    first = sign_in(client)
+
+    second = refresh(client, first["refresh_token"])
+
+    assert second.status_code == 200
+    assert second.headers["cache-control"] == "no-store"
+    assert set(second.json()) == {"access_token", "token_type", "expires_in", "refresh_token"}
+    predict(client, bearer(second.json()["access_token"]))
+    again = refresh(client, first["refresh_token"])
+    assert (again.status_code, again.json()["error"]) == (400, "invalid_grant")
+    assert refresh(client, second.json()["refresh_token"]).json()["error"] == "invalid_grant"
+    stops_within_a_second(client, second.json()["access_token"])
+    assert refresh(client, sign_in(client)["refresh_token"]).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("fields", "error"),
+    [
+        ({"grant_type": "refresh_token"}, "invalid_request"),
+        ({"grant_type": "refresh_token", "refresh_token": ""}, "invalid_request"),
+        ({"grant_type": "refresh_token", "refresh_token": "x"}, "invalid_grant"),
+        ({"grant_type": "client_credentials"}, "unsupported_grant_type"),
+        ({"grant_type": "password", "username": "ada"}, "invalid_request"),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("kind", ["data", "json"])
+def test_a_bad_grant_is_an_oauth_error(
+    client: TestClient, fields: dict[str, str], error: str, kind: str
+) -> None:
+    answer = client.post("/token", **{kind: fields})
+
+    assert answer.status_code == 400
+    assert answer.json()["error"] == error
+    assert answer.headers["cache-control"] == "no-store"
+
+
+def test_a_registration_gives_a_session_too(client: TestClient) -> None:
+    made = client.post("/users", json={"username": "ada", "password": PASSWORD}).json()
+
+    assert refresh(client, made["refresh_token"]).status_code == 200
+
+
+@pytest.mark.parametrize("which", ["refresh_token", "access_token"])
+def test_revoking_either_token_ends_its_session_only(
+    client: TestClient, database: Database, which: str
+) -> None:
+    sign_up(client, database, "ada")
+    tokens, other = sign_in(client), sign_in(client)
+
+    revoked = client.post("/revoke", data={"token": tokens[which], "token_type_hint": which})
+
+    assert (revoked.status_code, revoked.json()) == (200, {})
+    assert client.post("/revoke", data={"token": tokens[which]}).status_code == 200
+    assert refresh(client, tokens["refresh_token"]).json()["error"] == "invalid_grant"
+    stops_within_a_second(client, tokens["access_token"])
+    assert client.get("/users/me", headers=bearer(other["access_token"])).status_code == 200
+    assert refresh(client, other["refresh_token"]).status_code == 200
+
+
+def test_revoking_what_is_no_token_tells_nothing_and_an_api_key_is_not_revoked_so(
+    client: TestClient, database: Database
+) -> None:
+    _, ada = sign_up(client, database, "ada")
+    _, key = make_key(client, ada)
+
+    assert client.post("/revoke", data={"token": "unknown"}).status_code == 200
+    missing = client.post("/revoke", data={})
+    assert (missing.status_code, missing.json()["error"]) == (400, "invalid_request")
+    secret = key["authorization"].removeprefix("Bearer ")
+    unsupported = client.post("/revoke", json={"token": secret})
+    assert unsupported.json()["error"] == "unsupported_token_type"
+    assert predict(client, key)
+
+
+def test_logging_out_ends_this_session_and_on_request_every_one_but_no_key(
+    client: TestClient, database: Database
+) -> None:
+    _, ada = sign_up(client, database, "ada")
+    _, key = make_key(client, ada)
+    here, there = sign_in(client), sign_in(client)
+
+    assert client.post("/logout", headers=bearer(here["access_token"])).status_code == 204
+
+    stops_within_a_second(client, here["access_token"])
+    assert refresh(client, here["refresh_token"]).status_code == 400
+    assert client.get("/users/me", headers=bearer(there["access_token"])).status_code == 200
+    everywhere = client.post("/logout?everywhere=true", headers=ada)
+    assert everywhere.status_code == 204
+    stops_within_a_second(client, there["access_token"])
+    assert refresh(client, there["refresh_token"]).status_code == 400
+    assert client.post("/logout").status_code == 401
+    assert client.post("/logout", headers=key).status_code == 403
+    assert predict(client, key)

@@ -104,6 +104,7 @@ async def test_every_bad_field_is_told_at_once(api_keys: ApiKeys, user: users.Us
         {"name": "a\nb"},
         {"name": "x" * 101},
         {"models": ["m"] * 101},
+        {"scopes": ["predict", "admin"]},
         {"expires_at": datetime.now(UTC) + timedelta(days=366)},
     ],
     ids=str,

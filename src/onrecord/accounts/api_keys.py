@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Literal
 
-from onrecord.accounts.caller import Scope
+from onrecord.accounts.caller import SCOPES
 from onrecord.accounts.opaque import digest_of, random_text, with_secret
 from onrecord.errors import Conflict, Fault, Forbidden, InvalidInput, NotFound
 from onrecord.record import api_keys, users
@@ -46,7 +46,7 @@ class ApiKeys:
         *,
         name: str,
         kind: Kind,
-        scopes: Sequence[Scope],
+        scopes: Sequence[str],
         models: Sequence[str] | None,
         expires_at: datetime | None,
     ) -> tuple[ApiKey, str]:
@@ -140,11 +140,14 @@ def _name_faults(name: str) -> list[Fault]:
 
 def _reach_faults(scopes: Sequence[str], models: Sequence[str] | None) -> list[Fault]:
     faults = []
+    known = ", ".join(SCOPES)
     if not scopes:
-        fault = Fault(
-            "/scopes", "missing", "A key without a scope can do nothing.", "predict, read"
-        )
-        faults.append(fault)
+        sentence = "A key without a scope can do nothing."
+        faults.append(Fault("/scopes", "missing", sentence, expected=known))
+    for place, scope in enumerate(scopes):
+        if scope not in SCOPES:
+            sentence = "There is no such scope."
+            faults.append(Fault(f"/scopes/{place}", "unknown_scope", sentence, expected=known))
     if models is not None and not 1 <= len(models) <= _MAX_MODELS:
         expected = f"1 to {_MAX_MODELS} names; leave it out for every model"
         faults.append(Fault("/models", "out_of_range", "These are too few or too many.", expected))

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from onrecord.errors import Forbidden, InsufficientScope
 
-__all__ = ["Caller", "Grant", "Role", "Scope", "role_of"]
+__all__ = ["SCOPES", "Caller", "Grant", "Role", "Scope", "role_of"]
 
 Role = Literal["user", "auditor", "admin"]
 """A user predicts and reads its own record; an auditor reads everything and changes nothing; an
@@ -15,6 +15,8 @@ admin does all of it and manages users."""
 
 Scope = Literal["predict", "read"]
 """What an API key may be made for: to predict, and to read its owner's record."""
+
+SCOPES: tuple[Scope, ...] = get_args(Scope)
 
 
 def role_of(name: str) -> Role:

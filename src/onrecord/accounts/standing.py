@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from onrecord.accounts.api_keys import is_api_key
 from onrecord.accounts.bearer import bearer_token
@@ -12,7 +13,7 @@ from onrecord.accounts.fresh import Fresh
 from onrecord.accounts.key_standing import KeyStandings
 from onrecord.accounts.tokens import Claims, Tokens
 from onrecord.errors import Unauthenticated
-from onrecord.record import users
+from onrecord.record import sessions, users
 from onrecord.record.database import Database
 
 __all__ = ["Gate"]
@@ -24,11 +25,13 @@ _MAX_CACHED = 10_000
 class _Standing:
     """How a user stood in the database; `caller` is None where the user may not call.
 
-    `read_at` is when the reading began, on the monotonic clock.
+    `ended_sessions` are those whose tokens would be valid still; `read_at` is when the reading
+    began, on the monotonic clock.
     """
 
     caller: Caller | None
     token_version: int
+    ended_sessions: frozenset[str]
     read_at: float
 
 
@@ -36,8 +39,8 @@ class Gate:
     """Turns the Authorization header of a call into its caller.
 
     Tokens found valid are remembered until they expire, and how a user or an API key stands for
-    `freshness_seconds`: so long can a disabled user, a changed role, a withdrawn signing key or a
-    revoked API key go unnoticed, and no longer, in every process on the database.
+    `freshness_seconds`: so long can a disabled user, a changed role, an ended session, a withdrawn
+    signing key or a revoked API key go unnoticed, and no longer, in every process on the database.
     """
 
     def __init__(
@@ -67,6 +70,7 @@ class Gate:
             standing is None
             or time.monotonic() - standing.read_at >= self._freshness
             or standing.token_version != claims.token_version
+            or claims.session_id in standing.ended_sessions
             or claims.expires_at <= time.time()
             or self._keys.version != self._keys_version
         ):
@@ -86,7 +90,11 @@ class Gate:
             return await self._api_keys.caller(header)
         claims = self._read_token(header)
         standing = await self._standing_for(claims)
-        if standing.caller is None or standing.token_version != claims.token_version:
+        if (
+            standing.caller is None
+            or standing.token_version != claims.token_version
+            or claims.session_id in standing.ended_sessions
+        ):
             raise Unauthenticated("The token is no longer valid; sign in again.")
         return standing.caller
 
@@ -113,14 +121,17 @@ class Gate:
         return standing
 
     async def _read(self, user_id: str, began: float) -> _Standing:
-        user = await self._database.run(self._find, user_id)
+        user, ended = await self._database.run(self._find, user_id)
         if user is None:
-            return _Standing(None, 0, began)
+            return _Standing(None, 0, ended, began)
         if not user.may_call:
-            return _Standing(None, user.token_version, began)
+            return _Standing(None, user.token_version, ended, began)
         caller = Caller(user.id, user.username, role_of(user.role))
-        return _Standing(caller, user.token_version, began)
+        return _Standing(caller, user.token_version, ended, began)
 
-    def _find(self, user_id: str) -> users.User | None:
+    def _find(self, user_id: str) -> tuple[users.User | None, frozenset[str]]:
         with self._database.read() as connection:
-            return users.by_id(connection, user_id)
+            user = users.by_id(connection, user_id)
+            if user is None:
+                return None, frozenset()
+            return user, sessions.ended(connection, user_id, datetime.now(UTC))

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from onrecord.accounts.caller import Scope
 from onrecord.cli.admin import DatabaseOption, open_database, user_id_of, with_parts
 from onrecord.record import api_keys
 from onrecord.record.api_keys import ApiKey
@@ -29,8 +28,11 @@ def create(
     username: Annotated[str, typer.Argument(help="In whose name the key calls.")],
     name: Annotated[str, typer.Argument(help="What the key is known by.")],
     scopes: Annotated[
-        list[Literal["predict", "read"]] | None,
-        typer.Option("--scope", help="What it is for; may be given again. By default predict."),
+        list[str] | None,
+        typer.Option(
+            "--scope",
+            help="Predict or read; may be given again. By default predict.",
+        ),
     ] = None,
     models: Annotated[
         list[str] | None,
@@ -47,7 +49,6 @@ def create(
 ) -> None:
     """Make an API key and print it: it is not kept and cannot be shown again."""
     user_id = user_id_of(database, username)
-    asked: list[Scope] = list(scopes) if scopes else ["predict"]
 
     key, secret = with_parts(
         database,
@@ -55,7 +56,7 @@ def create(
             user_id,
             name=name,
             kind="test" if test else "live",
-            scopes=asked,
+            scopes=scopes or ["predict"],
             models=models or None,
             expires_at=expires.replace(tzinfo=UTC) if expires else None,
         ),

@@ -60,6 +60,7 @@ _MEANING = {
     500: "The model or the server failed",
     503: "Not now: nothing was predicted; try again",
 }
+_OAUTH = {"/token": "Not signed in", "/revoke": "Not a request that can be read"}
 _TAGS = ("accounts", "prediction", "record", "models", "health")
 _TEXTS = (CSV,)
 _TEXT = {"schema": {"type": "string"}}
@@ -98,7 +99,7 @@ def _document_refusals(path: str, method: str, operation: dict[str, Any]) -> Non
     taking_input = responses.pop("422", None) is not None or "requestBody" in operation
     secured = bool(operation.get("security"))
     statuses = {
-        400: taking_input and path != "/token",
+        400: taking_input and path not in _OAUTH,
         401: secured,
         403: secured or (method == "post" and path == "/users"),
         404: "{" in path,
@@ -112,9 +113,9 @@ def _document_refusals(path: str, method: str, operation: dict[str, Any]) -> Non
     for status, applies in statuses.items():
         if applies:
             responses.setdefault(str(status), _problem(status))
-    if path == "/token":
+    if path in _OAUTH:
         responses["400"] = {
-            "description": "Not signed in",
+            "description": _OAUTH[path],
             "content": {
                 "application/json": {"schema": {"$ref": "#/components/schemas/OAuthError"}}
             },

@@ -11,6 +11,7 @@ from fastapi.security import OAuth2PasswordBearer
 
 from onrecord.accounts.api_keys import ApiKeys
 from onrecord.accounts.caller import Caller
+from onrecord.accounts.sessions import Sessions
 from onrecord.accounts.sign_in import Accounts
 from onrecord.accounts.standing import Gate
 from onrecord.errors import Forbidden
@@ -36,6 +37,7 @@ class Services:
     database: Database
     writer: Writer
     accounts: Accounts
+    sessions: Sessions
     api_keys: ApiKeys
     gate: Gate
     predictors: Mapping[str, Predictor]

@@ -35,6 +35,7 @@ __all__ = [
     "model_versions",
     "requests",
     "responses",
+    "sessions",
     "users",
     "utc_text",
 ]
@@ -125,6 +126,21 @@ api_keys = Table(
     UniqueConstraint("prefix"),
 )
 
+sessions = Table(
+    "sessions",
+    metadata,
+    Column("id", id_type(), primary_key=True),
+    Column("user_id", id_type(), ForeignKey("users.id"), nullable=False),
+    Column("token_version", Integer, nullable=False),
+    Column("family_sha256", Text, nullable=False),
+    Column("refresh_sha256", Text, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("refreshed_at", UtcDateTime, nullable=False),
+    Column("access_expires_at", UtcDateTime, nullable=False),
+    Column("ended_at", UtcDateTime),
+    UniqueConstraint("family_sha256"),
+)
+
 model_versions = Table(
     "model_versions",
     metadata,
@@ -167,6 +183,14 @@ responses = Table(
 )
 
 Index(None, api_keys.c.user_id, api_keys.c.id)
+Index(None, sessions.c.user_id, sessions.c.created_at)
+Index(
+    None,
+    sessions.c.user_id,
+    sessions.c.access_expires_at,
+    sqlite_where=text("ended_at IS NOT NULL"),
+    postgresql_where=text("ended_at IS NOT NULL"),
+)
 Index(None, requests.c.user_id, requests.c.id)
 Index(None, requests.c.model_version_id, requests.c.id)
 Index(
