@@ -14,14 +14,16 @@ from fastapi.responses import JSONResponse
 from starlette.types import ASGIApp
 
 import onrecord
+from onrecord.accounts.api_keys import ApiKeys
 from onrecord.accounts.keys import KeyRing
 from onrecord.accounts.limits import CallLimit, SignInLimit
 from onrecord.accounts.passwords import Passwords
+from onrecord.accounts.sessions import Sessions
 from onrecord.accounts.sign_in import Accounts
 from onrecord.accounts.standing import Gate
 from onrecord.accounts.tokens import Tokens
 from onrecord.errors import SettingsError
-from onrecord.http import docs, health, models, predictions, users
+from onrecord.http import api_keys, docs, health, models, predictions, tokens, users
 from onrecord.http.body import BodyLimit
 from onrecord.http.context import RequestContext
 from onrecord.http.direct import STATE_KEY, DirectPredictions
@@ -67,6 +69,8 @@ class Parts:
     tokens: Tokens
     passwords: Passwords
     accounts: Accounts
+    sessions: Sessions
+    api_keys: ApiKeys
 
 
 def build_accounts(settings: Settings, database: Database) -> Parts:
@@ -83,7 +87,18 @@ def build_accounts(settings: Settings, database: Database) -> Parts:
         lifetime=timedelta(minutes=settings.token_minutes),
     )
     passwords = Passwords()
-    return Parts(tokens, passwords, Accounts(database, passwords, tokens, SignInLimit()))
+    return Parts(
+        tokens,
+        passwords,
+        Accounts(database, passwords, SignInLimit()),
+        Sessions(
+            database,
+            tokens,
+            longest=timedelta(days=settings.session_days),
+            idle=timedelta(days=settings.session_idle_days),
+        ),
+        ApiKeys(database, longest=timedelta(days=settings.api_key_days)),
+    )
 
 
 def load_served_model(settings: Settings) -> Model:
@@ -190,6 +205,8 @@ def create_app(settings: Settings, *, writer_address: str | None = None) -> ASGI
         database=database,
         writer=writer,
         accounts=parts.accounts,
+        sessions=parts.sessions,
+        api_keys=parts.api_keys,
         gate=gate,
         predictors={model.name: predictor},
         default_model=model.name,
@@ -212,7 +229,7 @@ def create_app(settings: Settings, *, writer_address: str | None = None) -> ASGI
 
 
 def _add_routes(app: FastAPI, model: Model, settings: Settings) -> None:
-    for room in (users, models, predictions, health):
+    for room in (users, tokens, api_keys, models, predictions, health):
         app.include_router(room.router)
     if not settings.docs:
         return

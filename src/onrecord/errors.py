@@ -13,6 +13,7 @@ There is no HTTP here: `onrecord.http.problems` gives each class its status.
         ├── InvalidInput           every bad field at once, as `faults`
         ├── Unauthenticated
         ├── Forbidden
+        │   └── InsufficientScope  an API key that was not made for this action
         ├── NotFound
         ├── MethodNotAllowed
         ├── NotAcceptable
@@ -39,6 +40,7 @@ __all__ = [
     "DatabaseError",
     "Fault",
     "Forbidden",
+    "InsufficientScope",
     "InvalidInput",
     "MalformedJson",
     "MethodNotAllowed",
@@ -167,6 +169,17 @@ class Forbidden(CallError):
 
     code = "forbidden"
     title = "Not allowed"
+
+
+class InsufficientScope(Forbidden):
+    """The caller's API key lacks the `scope` that this action needs (RFC 6750, section 3.1)."""
+
+    code = "insufficient_scope"
+    title = "The API key lacks a scope"
+
+    def __init__(self, detail: str, *, scope: str) -> None:
+        self.scope = scope
+        super().__init__(detail)
 
 
 class NotFound(CallError):

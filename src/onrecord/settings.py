@@ -75,6 +75,19 @@ class Settings(BaseSettings):
     token_minutes: int = Field(
         default=60, ge=1, le=60 * 24 * 365, description="How long a token is valid, in minutes."
     )
+    session_days: int = Field(
+        default=30,
+        ge=1,
+        le=365,
+        description="How long after a sign-in its tokens can be refreshed, in days; then the "
+        "password is needed again.",
+    )
+    session_idle_days: int = Field(
+        default=7,
+        ge=1,
+        le=365,
+        description="How long a sign-in stays refreshable without being refreshed, in days.",
+    )
     token_secrets: SecretStr | None = Field(
         default=None,
         description="Token signing keys as KID:SECRET[,KID:SECRET], the first one signs; by "
@@ -82,6 +95,13 @@ class Settings(BaseSettings):
     )
     token_issuer: str = Field(default="onrecord", description="The `iss` of the tokens.")
     token_audience: str = Field(default="onrecord", description="The `aud` of the tokens.")
+    api_key_days: int = Field(
+        default=365,
+        ge=1,
+        le=3650,
+        description="How long an API key may be valid, in days; one made without an end is valid "
+        "so long.",
+    )
     trusted_models: Words = Field(
         default=(), description="SHA-256 of pickle and joblib files that may be loaded."
     )

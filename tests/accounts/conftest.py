@@ -62,5 +62,5 @@ def tokens(key: Key) -> Tokens:
 
 
 @pytest.fixture
-def accounts(database: Database, passwords: Passwords, tokens: Tokens) -> Accounts:
-    return Accounts(database, passwords, tokens, SignInLimit())
+def accounts(database: Database, passwords: Passwords) -> Accounts:
+    return Accounts(database, passwords, SignInLimit())

@@ -10,7 +10,6 @@ from sqlalchemy import Connection
 from onrecord.accounts.caller import Role
 from onrecord.accounts.limits import SignInLimit
 from onrecord.accounts.passwords import Passwords, check_email, check_password, check_username
-from onrecord.accounts.tokens import Tokens
 from onrecord.errors import Conflict, Fault, InvalidInput, NotFound, Unauthenticated, Unavailable
 from onrecord.record import users
 from onrecord.record.database import Database
@@ -30,12 +29,10 @@ class Accounts:
         self,
         database: Database,
         passwords: Passwords,
-        tokens: Tokens,
         sign_in_limit: SignInLimit,
     ) -> None:
         self._database = database
         self._passwords = passwords
-        self._tokens = tokens
         self._limit = sign_in_limit
 
     async def register(self, username: str, password: str, email: str | None) -> User:
@@ -70,8 +67,8 @@ class Accounts:
             fault = Fault("/username", "taken", "Another user has or had this name.")
             raise Conflict(error.detail, faults=(fault,)) from None
 
-    async def sign_in(self, username: str, password: str, address: str) -> tuple[User, str]:
-        """Return the user and a new token; `address` is the client's, for counting failures.
+    async def sign_in(self, username: str, password: str, address: str) -> User:
+        """Return the user whose password it is; `address` is the client's, to count failures.
 
         Raises Unauthenticated, in the same words and after the same work, where the name is
         unknown, the password wrong or the user disabled or deleted, and TooManyRequests after too
@@ -79,7 +76,7 @@ class Accounts:
         """
         self._limit.check(username, address)
         user = await self._database.run(self._find, username)
-        password_hash = user.password_hash if user is not None and _may_call(user) else None
+        password_hash = user.password_hash if user is not None and user.may_call else None
         right = await self._passwords.verify(password_hash, password)
         if user is None or password_hash is None or not right:
             self._limit.failed(username, address)
@@ -89,11 +86,14 @@ class Accounts:
         if self._passwords.needs_rehash(password_hash):
             with contextlib.suppress(Unavailable):
                 await self._rehash(user.id, password_hash, password)
-        return user, self.token_for(user)
+        return user
 
-    def token_for(self, user: User) -> str:
-        """Return a new token for a user."""
-        return self._tokens.issue(user.id, user.token_version)
+    async def sign_out_everywhere(self, user_id: str) -> None:
+        """End every session of a user; its tokens so far stop working, its API keys do not.
+
+        Raises NotFound where there is no such user, and Conflict where it is deleted.
+        """
+        await self._change(user_id, lambda c: users.end_tokens(c, user_id))
 
     async def set_disabled(self, user_id: str, *, disabled: bool) -> None:
         """Disable a user, or enable it again; its tokens so far stop working.
@@ -181,12 +181,8 @@ def _living(connection: Connection, user_id: str) -> User:
 
 def _leave_an_admin(connection: Connection, before: User) -> None:
     """Refuse a change after which nobody could administer; `before` is the user before it."""
-    if before.role == "admin" and _may_call(before) and not users.has_admin(connection):
+    if before.role == "admin" and before.may_call and not users.has_admin(connection):
         raise Conflict("This is the last admin; make another one first.")
-
-
-def _may_call(user: User) -> bool:
-    return user.disabled_at is None and user.deleted_at is None
 
 
 def _refuse(*faults: Fault) -> None:

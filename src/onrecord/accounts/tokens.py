@@ -25,12 +25,14 @@ _REQUIRED = ["exp", "iat", "sub", "iss", "aud", "ver"]
 class Claims:
     """What a valid token says.
 
-    `token_version` is the user's at the time of issue; `expires_at` is in seconds since the epoch.
+    `token_version` is the user's at the time of issue; `expires_at` is in seconds since the epoch;
+    `session_id` names the session that the token is of, None where it is of none.
     """
 
     user_id: str
     token_version: int
     expires_at: float
+    session_id: str | None = None
 
 
 class Tokens:
@@ -43,7 +45,7 @@ class Tokens:
         self.keys = keys
         self._issuer = issuer
         self._audience = audience
-        self._lifetime = lifetime.total_seconds()
+        self.lifetime = lifetime
         self._jwt = jwt.PyJWT(
             {
                 "require": _REQUIRED,
@@ -54,18 +56,20 @@ class Tokens:
             }
         )
 
-    def issue(self, user_id: str, token_version: int) -> str:
+    def issue(self, user_id: str, token_version: int, session_id: str | None = None) -> str:
         """Return a new token for a user."""
         key = self.keys.signing_key()
         now = int(time.time())
-        claims = {
+        claims: dict[str, Any] = {
             "iss": self._issuer,
             "aud": self._audience,
             "sub": user_id,
             "ver": token_version,
             "iat": now,
-            "exp": int(now + self._lifetime),
+            "exp": int(now + self.lifetime.total_seconds()),
         }
+        if session_id is not None:
+            claims["sid"] = session_id
         return self._jwt.encode(
             claims, key.secret, algorithm=_ALGORITHM, headers={"kid": key.kid, "typ": _TYPE}
         )
@@ -114,12 +118,14 @@ class Tokens:
 def _checked(claims: dict[str, Any]) -> Claims:
     """Return the claims of a well-signed token, their types checked."""
     user_id, version = claims["sub"], claims["ver"]
-    issued, expires = claims["iat"], claims["exp"]
+    issued, expires, session_id = claims["iat"], claims["exp"], claims.get("sid")
     if not (user_id and type(version) is int and type(issued) is int and type(expires) is int):
+        raise _malformed()
+    if session_id is not None and not isinstance(session_id, str):
         raise _malformed()
     if issued > time.time() + _CLOCK_SKEW:
         raise Unauthenticated("The token was issued in the future.")
-    return Claims(user_id, version, float(expires))
+    return Claims(user_id, version, float(expires), session_id)
 
 
 def _malformed() -> Unauthenticated:

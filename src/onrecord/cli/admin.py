@@ -14,14 +14,22 @@ from rich.table import Table
 
 from onrecord.accounts.caller import Role
 from onrecord.accounts.keys import KeyRing
-from onrecord.accounts.sign_in import Accounts
-from onrecord.app import build_accounts
+from onrecord.app import Parts, build_accounts
 from onrecord.errors import NotFound, SettingsError
 from onrecord.record import users
 from onrecord.record.database import Database
 from onrecord.settings import load_settings
 
-__all__ = ["config", "db_app", "keys_app", "open_database", "users_app"]
+__all__ = [
+    "DatabaseOption",
+    "config",
+    "db_app",
+    "keys_app",
+    "open_database",
+    "user_id_of",
+    "users_app",
+    "with_parts",
+]
 
 users_app = typer.Typer(help="Make, list, enable, disable and delete users.", no_args_is_help=True)
 keys_app = typer.Typer(help="The keys that sign tokens.", no_args_is_help=True)
@@ -44,12 +52,13 @@ def open_database(url: str | None) -> Iterator[Database]:
         database.close()
 
 
-def _with_accounts(url: str | None, act: Callable[[Accounts], Awaitable[Any]]) -> Any:
+def with_parts(url: str | None, act: Callable[[Parts], Awaitable[Any]]) -> Any:
+    """Return what `act` returns, given the accounts on the record's database."""
     with open_database(url) as database:
         parts = build_accounts(load_settings(database=url), database)
 
         async def run() -> Any:
-            return await act(parts.accounts)
+            return await act(parts)
 
         try:
             return asyncio.run(run())
@@ -57,7 +66,8 @@ def _with_accounts(url: str | None, act: Callable[[Accounts], Awaitable[Any]]) -
             parts.passwords.close()
 
 
-def _user_id(url: str | None, name: str) -> str:
+def user_id_of(url: str | None, name: str) -> str:
+    """Return the id of the user with a name; raises NotFound where there is none."""
     with open_database(url) as database, database.read() as connection:
         user = users.by_username(connection, name)
     if user is None:
@@ -69,7 +79,8 @@ def _user_id(url: str | None, name: str) -> str:
 def create(
     username: str,
     email: Annotated[str | None, typer.Option(help="The user's e-mail address.")] = None,
-    admin: Annotated[bool, typer.Option("--admin", help="Make an admin.")] = False,
+    role: Annotated[Role, typer.Option(help="What the user may do.")] = "user",
+    admin: Annotated[bool, typer.Option("--admin", help="The same as --role admin.")] = False,
     password: Annotated[
         str,
         typer.Option(
@@ -82,9 +93,9 @@ def create(
     ] = "",
     database: DatabaseOption = None,
 ) -> None:
-    """Make a user, or with --admin an admin."""
-    role: Role = "admin" if admin else "user"
-    _with_accounts(database, lambda a: a.create(username, password, email, role))
+    """Make a user; an auditor reads everything and changes nothing."""
+    role = "admin" if admin else role
+    with_parts(database, lambda p: p.accounts.create(username, password, email, role))
     typer.echo(f"made {role} {username}")
 
 
@@ -115,25 +126,33 @@ def list_users(
 @users_app.command("disable")
 def disable(username: str, database: DatabaseOption = None) -> None:
     """Disable a user; its tokens stop working within a second."""
-    user_id = _user_id(database, username)
-    _with_accounts(database, lambda a: a.set_disabled(user_id, disabled=True))
+    user_id = user_id_of(database, username)
+    with_parts(database, lambda p: p.accounts.set_disabled(user_id, disabled=True))
     typer.echo(f"disabled {username}")
 
 
 @users_app.command("enable")
 def enable(username: str, database: DatabaseOption = None) -> None:
     """Enable a user again; it needs a new token."""
-    user_id = _user_id(database, username)
-    _with_accounts(database, lambda a: a.set_disabled(user_id, disabled=False))
+    user_id = user_id_of(database, username)
+    with_parts(database, lambda p: p.accounts.set_disabled(user_id, disabled=False))
     typer.echo(f"enabled {username}")
 
 
 @users_app.command("delete")
 def delete(username: str, database: DatabaseOption = None) -> None:
     """Delete a user; its rows on record stay under the same id and name."""
-    user_id = _user_id(database, username)
-    _with_accounts(database, lambda a: a.delete(user_id))
+    user_id = user_id_of(database, username)
+    with_parts(database, lambda p: p.accounts.delete(user_id))
     typer.echo(f"deleted {username}")
+
+
+@users_app.command("set-role")
+def set_role(username: str, role: Role, database: DatabaseOption = None) -> None:
+    """Give a user another role: user, auditor or admin."""
+    user_id = user_id_of(database, username)
+    with_parts(database, lambda p: p.accounts.set_role(user_id, role))
+    typer.echo(f"{username} is now {role}")
 
 
 @users_app.command("set-password")
@@ -151,8 +170,8 @@ def set_password(
     database: DatabaseOption = None,
 ) -> None:
     """Give a user a new password; its tokens stop working."""
-    user_id = _user_id(database, username)
-    _with_accounts(database, lambda a: a.set_password(user_id, password))
+    user_id = user_id_of(database, username)
+    with_parts(database, lambda p: p.accounts.set_password(user_id, password))
     typer.echo(f"changed the password of {username}")
 
 

@@ -16,6 +16,7 @@ from urllib.parse import unquote, urlsplit
 
 import msgspec
 
+from onrecord.accounts.caller import Caller, role_of
 from onrecord.app import load_served_model, register_model
 from onrecord.errors import CallError, Fault, InvalidInput, NotFound, StartupError
 from onrecord.http.predict import refusal
@@ -85,7 +86,8 @@ class Local:
     ) -> AsyncIterator[Local]:
         """Load the settings' model and open the record; with no username nothing is recorded.
 
-        Raises NotFound where there is no such user who may predict, and StartupError.
+        Raises NotFound where there is no such user, Forbidden where it may not predict, and
+        StartupError.
         """
         model = await asyncio.to_thread(load_served_model, settings)
         runner = Runner(model, max_waiting_rows=1 << 40, deadline_seconds=_PATIENCE)
@@ -98,7 +100,7 @@ class Local:
             database = Database(settings.database_url)
             try:
                 database.upgrade()
-                user_id = _user(database, username)
+                user_id = _user(database, username, model.name)
                 version = register_model(database, model)
                 with WriterProcess(settings.database_url) as process:
                     writer = Writer()
@@ -137,13 +139,14 @@ class Local:
         return answer.body
 
 
-def _user(database: Database, username: str) -> str:
+def _user(database: Database, username: str, model: str) -> str:
     with database.read() as connection:
         user = users.by_username(connection, username)
     if user is None:
         raise NotFound(f"There is no user {username!r}; make one with `onrecord users create`.")
     if user.disabled_at is not None:
         raise NotFound(f"The user {username!r} is disabled.")
+    Caller(user.id, user.username, role_of(user.role)).check_may_predict(model)
     return user.id
 
 

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 import onrecord
-from onrecord.cli import admin, bulk, models, record, serve
+from onrecord.cli import admin, api_keys, bulk, models, record, serve
 from onrecord.errors import CallError, OnrecordError
 
 __all__ = ["main"]
@@ -50,6 +50,7 @@ def _build() -> typer.Typer:
     cli.command("export")(record.export_record)
     cli.command("config")(admin.config)
     cli.add_typer(admin.users_app, name="users")
+    cli.add_typer(api_keys.api_keys_app, name="api-keys")
     cli.add_typer(admin.keys_app, name="keys")
     cli.add_typer(admin.db_app, name="db")
     return cli

@@ -27,6 +27,9 @@ UserOption = Annotated[str | None, typer.Option("--user", help="Only this userna
 ModelOption = Annotated[str | None, typer.Option("--model", help="Only this model's calls.")]
 StatusOption = Annotated[int | None, typer.Option("--status", help="Only this status.")]
 SinceOption = Annotated[datetime | None, typer.Option("--since", help="Received since, in UTC.")]
+TestOption = Annotated[
+    bool, typer.Option("--test", help="The calls of test keys, which are left out otherwise.")
+]
 UntilOption = Annotated[datetime | None, typer.Option("--until", help="Received before, in UTC.")]
 
 
@@ -37,6 +40,7 @@ def _filters(
     status: int | None,
     since: datetime | None,
     until: datetime | None,
+    test: bool,
 ) -> reader.Filters:
     user_id = None
     if user is not None:
@@ -51,6 +55,7 @@ def _filters(
         status=status,
         since=since.replace(tzinfo=UTC) if since else None,
         until=until.replace(tzinfo=UTC) if until else None,
+        test=test,
     )
 
 
@@ -61,12 +66,13 @@ def log(
     status: StatusOption = None,
     since: SinceOption = None,
     until: UntilOption = None,
+    test: TestOption = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
     database: DatabaseOption = None,
 ) -> None:
     """Show the newest calls on record."""
     with open_database(database) as opened:
-        filters = _filters(opened, user, model, status, since, until)
+        filters = _filters(opened, user, model, status, since, until, test)
         with opened.read() as connection:
             entries = reader.page(connection, filters, limit=limit, before=None)
     if as_json:
@@ -114,11 +120,12 @@ def export_record(
     status: StatusOption = None,
     since: SinceOption = None,
     until: UntilOption = None,
+    test: TestOption = False,
     database: DatabaseOption = None,
 ) -> None:
     """Write the record, oldest first, as CSV, JSON lines or Parquet."""
     with open_database(database) as opened:
-        filters = _filters(opened, user, model, status, since, until)
+        filters = _filters(opened, user, model, status, since, until, test)
         if output is None:
             written = _write(opened, filters, sys.stdout.buffer, format)
         else:

@@ -112,12 +112,12 @@ class DirectPredictions:
         if len(exchange.body) > self._max_body_bytes or len(headers) != len(exchange.headers):
             return False
         token = headers.get(b"authorization", b"").decode("latin-1")
+        predictor = self._predictors[exchange.path]
         caller = self._gate.authenticate_cached(token)
-        if caller is None:
+        if caller is None or not caller.may_predict(predictor.model.name):
             return False
         content_type = headers.get(b"content-type")
         content_type_text = None if content_type is None else content_type.decode("latin-1")
-        predictor = self._predictors[exchange.path]
         try:
             if form_of(content_type_text, headers.get(b"accept")) is not PLAIN:
                 return False
@@ -137,6 +137,7 @@ class DirectPredictions:
             body=exchange.body,
             received_at=datetime.now(UTC),
             started=started,
+            api_key_id=caller.api_key_id,
         )
         if not self._turn:
             asyncio.get_running_loop().call_soon(self._answer_turn)

@@ -47,11 +47,12 @@ _OAUTH_ERROR: dict[str, Any] = {
 _MEANING = {
     400: "The input does not fit; every bad field is named",
     401: "No valid token",
-    403: "Not allowed",
+    403: "Not allowed; an API key may lack the scope that `WWW-Authenticate` names",
     404: "Not found",
     406: "The answer has no form that is accepted",
     408: "The body did not arrive in time",
-    409: "It contradicts what is there: a name that is taken, a deleted user, the last admin",
+    409: "It contradicts what is there: a name that is taken, a deleted user, the last admin, "
+    "as many API keys as a user may have",
     413: "The body is too large",
     415: "The media type is not read here",
     422: "The model has no answer to this input",
@@ -59,12 +60,13 @@ _MEANING = {
     500: "The model or the server failed",
     503: "Not now: nothing was predicted; try again",
 }
+_OAUTH = {"/token": "Not signed in", "/revoke": "Not a request that can be read"}
 _TAGS = ("accounts", "prediction", "record", "models", "health")
 _TEXTS = (CSV,)
 _TEXT = {"schema": {"type": "string"}}
 _FILES = (ARROW, PARQUET)
 _FILE = {"schema": {"type": "string", "format": "binary"}}
-_PREDICT_STATUSES = (400, 401, 404, 406, 408, 413, 415, 422, 429, 500, 503)
+_PREDICT_STATUSES = (400, 401, 403, 404, 406, 408, 413, 415, 422, 429, 500, 503)
 
 
 def openapi_document(
@@ -97,13 +99,13 @@ def _document_refusals(path: str, method: str, operation: dict[str, Any]) -> Non
     taking_input = responses.pop("422", None) is not None or "requestBody" in operation
     secured = bool(operation.get("security"))
     statuses = {
-        400: taking_input and path != "/token",
+        400: taking_input and path not in _OAUTH,
         401: secured,
-        403: (secured and path.startswith("/users") and path != "/users/me")
-        or (method == "post" and path == "/users"),
+        403: secured or (method == "post" and path == "/users"),
         404: "{" in path,
         408: "requestBody" in operation,
-        409: path.startswith("/users") and method in {"post", "patch", "delete"},
+        409: (path.startswith("/users") and method in {"post", "patch", "delete"})
+        or (path == "/keys" and method == "post"),
         413: "requestBody" in operation,
         429: path == "/token",
         503: path != "/healthz",
@@ -111,9 +113,9 @@ def _document_refusals(path: str, method: str, operation: dict[str, Any]) -> Non
     for status, applies in statuses.items():
         if applies:
             responses.setdefault(str(status), _problem(status))
-    if path == "/token":
+    if path in _OAUTH:
         responses["400"] = {
-            "description": "Not signed in",
+            "description": _OAUTH[path],
             "content": {
                 "application/json": {"schema": {"$ref": "#/components/schemas/OAuthError"}}
             },

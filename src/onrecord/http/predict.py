@@ -1,6 +1,7 @@
 """`POST /predict` and `POST /models/{name}/predict`: the hot path, plain ASGI in front of FastAPI.
 
-In this order: authenticate, read the body, validate, predict, record, answer.
+In this order: authenticate, see what the caller may, read the body, validate, predict, record,
+answer. A refusal of a known caller is on record too.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from onrecord.errors import (
     BodyTimeout,
     BodyTooLarge,
     CallError,
+    Forbidden,
     MethodNotAllowed,
     NotAcceptable,
     NotFound,
@@ -112,12 +114,14 @@ class PredictEndpoint:
             body=None,
             received_at=datetime.now(UTC),
             started=scope["onrecord.started"],
+            api_key_id=caller.api_key_id,
         )
         predictor = self._predictors.get(name)
         version = predictor.model_version_id if predictor else None
         try:
             if self._call_limit is not None:
                 self._call_limit.check(caller.user_id)
+            caller.check_may_predict(name)
             call.body = await read_body(
                 headers, receive, max_bytes=self._max_body_bytes, seconds=self._body_seconds
             )
@@ -127,6 +131,7 @@ class PredictEndpoint:
         except (
             BodyTooLarge,
             BodyTimeout,
+            Forbidden,
             NotAcceptable,
             NotFound,
             TooManyRequests,

@@ -12,8 +12,9 @@ import msgspec
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, BeforeValidator, Field
 
-from onrecord.errors import Fault, InvalidInput, NotFound
-from onrecord.http.services import CallerDep, ServicesDep
+from onrecord.accounts.caller import Caller
+from onrecord.errors import Fault, Forbidden, InvalidInput, NotFound
+from onrecord.http.services import ReaderDep, ServicesDep
 from onrecord.record import reader
 from onrecord.record.ids import ID_PATTERN, is_id, prediction_id, request_id_of, row_of
 from onrecord.serving.answers import answer_rows
@@ -50,9 +51,10 @@ class RecordedModel(BaseModel):
 class RecordedPrediction(BaseModel):
     """One call on record: what was asked and what was answered.
 
-    `input` and `output` are JSON where the bytes are JSON, else text, or `{"content_type": ...,
-    "base64": ...}` where they are neither; null where nothing was read. `output_content_type` is
-    null where the answer is JSON.
+    `api_key_id` names the API key that made the call, null where a signed-in user did, and `test`
+    tells whether that was a test key. `input` and `output` are JSON where the bytes are JSON, else
+    text, or `{"content_type": ..., "base64": ...}` where they are neither; null where nothing was
+    read. `output_content_type` is null where the answer is JSON.
     """
 
     id: str
@@ -70,6 +72,8 @@ class RecordedPrediction(BaseModel):
     error_fields: list[str]
     duration_us: int = Field(description="Microseconds from arrival until the answer was ready.")
     responded_at: datetime
+    api_key_id: str | None
+    test: bool
 
 
 class PredictionPage(BaseModel):
@@ -111,6 +115,8 @@ def _shown(entry: reader.Entry) -> RecordedPrediction:
         error_fields=list(entry.error_fields),
         duration_us=entry.duration_us,
         responded_at=entry.responded_at,
+        api_key_id=entry.api_key_id,
+        test=entry.test,
     )
 
 
@@ -118,7 +124,7 @@ def _shown(entry: reader.Entry) -> RecordedPrediction:
 async def list_predictions(
     request: Request,
     response: Response,
-    caller: CallerDep,
+    caller: ReaderDep,
     services: ServicesDep,
     limit: Annotated[int, Query(ge=1, le=1000)] = 50,
     before: Annotated[
@@ -132,33 +138,51 @@ async def list_predictions(
     status: Annotated[int | None, Query(ge=100, le=599)] = None,
     user: Annotated[
         str | None,
-        Query(description="A user's id; only an admin may ask for others.", json_schema_extra=_ID),
+        Query(
+            description="A user's id; only an admin or auditor may ask for others.",
+            json_schema_extra=_ID,
+        ),
     ] = None,
     x_request_id: Annotated[str | None, Query(max_length=128)] = None,
+    api_key: Annotated[
+        str | None, Query(description="An API key's id.", json_schema_extra=_ID)
+    ] = None,
+    test: Annotated[
+        bool | None,
+        Query(description="Whether to list the calls of test keys, which are left out otherwise."),
+    ] = None,
 ) -> PredictionPage:
-    """List calls on record, newest first: one's own; to an admin everyone's."""
+    """List calls on record, newest first: one's own; to an admin or auditor everyone's.
+
+    An API key reads those of its owner with its models: a test key the calls of test keys, a live
+    one all others.
+    """
     faults = tuple(
         Fault(f"/{name}", "wrong_form", sentence)
         for name, value, sentence in (
             ("before", before, "Send the `next` of the page before."),
             ("user", user, "A user is named by its id."),
+            ("api_key", api_key, "An API key is named by its id."),
         )
         if value is not None and not is_id(value)
     )
     if faults:
         raise InvalidInput("The query does not fit.", faults=faults)
-    if caller.role != "admin":
+    if not caller.reads_all:
         if user is not None and user != caller.user_id:
             return PredictionPage(predictions=[], next=None)
         user = caller.user_id
     filters = reader.Filters(
         user_id=user,
         model=model,
+        models=None if caller.grant is None else caller.grant.models,
         version=version,
         status=status,
         since=_in_utc(since),
         until=_in_utc(until),
         x_request_id=x_request_id,
+        api_key_id=api_key,
+        test=_test_calls_meant(caller, test),
     )
 
     def read() -> list[reader.Entry]:
@@ -175,7 +199,7 @@ async def list_predictions(
 
 @router.get("/{prediction}", summary="Show one call on record")
 async def show_prediction(
-    prediction: str, caller: CallerDep, services: ServicesDep
+    prediction: str, caller: ReaderDep, services: ServicesDep
 ) -> RecordedPrediction:
     """Show the call that a prediction belongs to; another user's is not found.
 
@@ -187,15 +211,29 @@ async def show_prediction(
             return reader.find(
                 connection,
                 request_id_of(prediction),
-                user_id=None if caller.role == "admin" else caller.user_id,
+                user_id=None if caller.reads_all else caller.user_id,
             )
 
     entry = await services.database.run(read) if is_id(prediction) else None
-    if entry is None or not _has_row(entry, row_of(prediction)):
+    if entry is None or not _is_open_to(caller, entry) or not _has_row(entry, row_of(prediction)):
         raise NotFound("There is no such prediction on record.")
     shown = _shown(entry)
     shown.id = prediction_id(entry.id, row_of(prediction))
     return shown
+
+
+def _test_calls_meant(caller: Caller, asked: bool | None) -> bool:
+    """Tell whether a list is of test calls; raises Forbidden where an API key may not read them."""
+    if caller.grant is None:
+        return bool(asked)
+    if asked not in {None, caller.grant.test}:
+        raise Forbidden("A test key reads the calls of test keys, a live key all others.")
+    return caller.grant.test
+
+
+def _is_open_to(caller: Caller, entry: reader.Entry) -> bool:
+    grant = caller.grant
+    return grant is None or (caller.reaches(entry.model) and grant.test == entry.test)
 
 
 def _has_row(entry: reader.Entry, row: int) -> bool:

@@ -19,6 +19,7 @@ STATUS: Mapping[type[CallError], int] = {
     errors.InvalidInput: 400,
     errors.Unauthenticated: 401,
     errors.Forbidden: 403,
+    errors.InsufficientScope: 403,
     errors.NotFound: 404,
     errors.MethodNotAllowed: 405,
     errors.NotAcceptable: 406,
@@ -69,6 +70,10 @@ def problem_headers(error: CallError) -> dict[str, str]:
         reason = f', error="invalid_token", error_description="{error.detail}"'
         headers["www-authenticate"] = 'Bearer realm="onrecord"' + (
             reason.replace("\n", " ") if error.token_was_sent else ""
+        )
+    elif isinstance(error, errors.InsufficientScope):
+        headers["www-authenticate"] = (
+            f'Bearer realm="onrecord", error="insufficient_scope", scope="{error.scope}"'
         )
     return headers
 

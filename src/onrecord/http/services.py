@@ -9,7 +9,9 @@ from typing import Annotated
 from fastapi import Depends, Request
 from fastapi.security import OAuth2PasswordBearer
 
+from onrecord.accounts.api_keys import ApiKeys
 from onrecord.accounts.caller import Caller
+from onrecord.accounts.sessions import Sessions
 from onrecord.accounts.sign_in import Accounts
 from onrecord.accounts.standing import Gate
 from onrecord.errors import Forbidden
@@ -17,7 +19,15 @@ from onrecord.record.database import Database
 from onrecord.record.writer import Writer
 from onrecord.serving.prediction import Predictor
 
-__all__ = ["AdminDep", "CallerDep", "Services", "ServicesDep"]
+__all__ = [
+    "AdminDep",
+    "CallerDep",
+    "KeyCallerDep",
+    "OverseerDep",
+    "ReaderDep",
+    "Services",
+    "ServicesDep",
+]
 
 
 @dataclass(frozen=True)
@@ -27,6 +37,8 @@ class Services:
     database: Database
     writer: Writer
     accounts: Accounts
+    sessions: Sessions
+    api_keys: ApiKeys
     gate: Gate
     predictors: Mapping[str, Predictor]
     default_model: str
@@ -42,11 +54,13 @@ def _services(request: Request) -> Services:
 ServicesDep = Annotated[Services, Depends(_services)]
 
 _bearer = OAuth2PasswordBearer(
-    tokenUrl="token", auto_error=False, description="A token from POST /token or POST /users."
+    tokenUrl="token",
+    auto_error=False,
+    description="A token from POST /token or POST /users; to predict and to read, or an API key.",
 )
 
 
-async def _caller(
+async def _key_caller(
     request: Request, services: ServicesDep, _: Annotated[str | None, Depends(_bearer)]
 ) -> Caller:
     caller = await services.gate.authenticate(request.headers.get("authorization"))
@@ -54,7 +68,36 @@ async def _caller(
     return caller
 
 
+KeyCallerDep = Annotated[Caller, Depends(_key_caller)]
+"""Whoever has a valid token, or a valid API key of whatever scope."""
+
+
+async def _caller(caller: KeyCallerDep) -> Caller:
+    caller.check_signed_in()
+    return caller
+
+
 CallerDep = Annotated[Caller, Depends(_caller)]
+"""A signed-in user: what a route asks for that API keys have no business with."""
+
+
+async def _reader(caller: KeyCallerDep) -> Caller:
+    caller.check_scope("read")
+    return caller
+
+
+ReaderDep = Annotated[Caller, Depends(_reader)]
+"""Whoever may read its own record: a signed-in user, or an API key with the scope `read`."""
+
+
+async def _overseer(caller: CallerDep) -> Caller:
+    if not caller.reads_all:
+        raise Forbidden("Only an admin or an auditor may do this.")
+    return caller
+
+
+OverseerDep = Annotated[Caller, Depends(_overseer)]
+"""Who may see everything: an admin or an auditor."""
 
 
 async def _admin(caller: CallerDep) -> Caller:

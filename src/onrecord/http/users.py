@@ -1,20 +1,19 @@
-"""`/users` and `/token`: registering, signing in, and what an admin does with accounts."""
+"""`/users`: registering, and what an admin does with accounts."""
 
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any, Literal
-from urllib.parse import parse_qsl
+from typing import Annotated
 
-import msgspec
-from fastapi import APIRouter, Query, Request, Response
-from fastapi.responses import JSONResponse
+from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, ConfigDict, Field, StrictBool
 
+from onrecord.accounts.caller import Role, role_of
 from onrecord.accounts.passwords import MAX_PASSWORD, MIN_PASSWORD, USERNAME_PATTERN
 from onrecord.accounts.sign_in import Accounts
-from onrecord.errors import CallError, Fault, Forbidden, InvalidInput, NotFound, Unauthenticated
-from onrecord.http.services import AdminDep, CallerDep, ServicesDep
+from onrecord.errors import CallError, Fault, Forbidden, InvalidInput, NotFound
+from onrecord.http.services import AdminDep, CallerDep, OverseerDep, ServicesDep
+from onrecord.http.tokens import Token
 from onrecord.record import users
 from onrecord.record.database import Database
 from onrecord.record.ids import ID_PATTERN, is_id
@@ -30,7 +29,7 @@ class UserOut(BaseModel):
     id: str
     username: str
     email: str | None
-    role: Literal["user", "admin"]
+    role: Role
     created_at: datetime
     disabled_at: datetime | None
     deleted_at: datetime | None
@@ -61,16 +60,8 @@ class Registration(BaseModel):
     email: str | None = Field(default=None, json_schema_extra={"format": "email"})
 
 
-class Token(BaseModel):
-    """A bearer token (RFC 6749, section 5.1)."""
-
-    access_token: str
-    token_type: Literal["bearer"] = "bearer"  # noqa: S105 - the name of a token type
-    expires_in: int = Field(description="Seconds until the token expires.")
-
-
 class Registered(Token):
-    """A new user and its first token."""
+    """A new user and its first tokens."""
 
     user: UserOut
 
@@ -88,7 +79,7 @@ class UserChange(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     disabled: StrictBool | None = None
-    role: Literal["user", "admin"] | None = None
+    role: Role | None = None
 
 
 def _shown(user: users.User) -> UserOut:
@@ -96,7 +87,7 @@ def _shown(user: users.User) -> UserOut:
         id=user.id,
         username=user.username,
         email=user.email,
-        role=user.role,
+        role=role_of(user.role),
         created_at=user.created_at,
         disabled_at=user.disabled_at,
         deleted_at=user.deleted_at,
@@ -105,84 +96,18 @@ def _shown(user: users.User) -> UserOut:
 
 @router.post("/users", status_code=201, summary="Register")
 async def register(body: Registration, services: ServicesDep, response: Response) -> Registered:
-    """Make a user and hand out its first token."""
+    """Make a user and hand out its first tokens."""
     if not services.registration_open:
         raise Forbidden("Registration is closed; ask an admin for an account.")
     user = await services.accounts.register(body.username, body.password, body.email)
+    issued = await services.sessions.begin(user)
     response.headers["cache-control"] = "no-store"
     response.headers["location"] = f"/users/{user.id}"
     return Registered(
         user=_shown(user),
-        access_token=services.accounts.token_for(user),
+        access_token=issued.access_token,
+        refresh_token=issued.refresh_token,
         expires_in=services.token_seconds,
-    )
-
-
-_TOKEN_FORM: dict[str, Any] = {
-    "type": "object",
-    "required": ["username", "password"],
-    "properties": {
-        "grant_type": {"type": "string", "enum": ["password"], "default": "password"},
-        "username": {"type": "string"},
-        "password": {"type": "string", "format": "password"},
-        "scope": {"type": "string", "default": ""},
-    },
-}
-
-
-@router.post(
-    "/token",
-    summary="Sign in",
-    response_model=Token,
-    openapi_extra={
-        "requestBody": {
-            "required": True,
-            "content": {
-                "application/x-www-form-urlencoded": {"schema": _TOKEN_FORM},
-                "application/json": {"schema": _TOKEN_FORM},
-            },
-        }
-    },
-)
-async def sign_in(request: Request, services: ServicesDep) -> Response:
-    """Exchange a username and a password for a bearer token (RFC 6749, section 4.3)."""
-    fields = await _token_fields(request)
-    if isinstance(fields, str):
-        return _oauth_error("invalid_request", fields)
-    if fields.get("grant_type", "password") != "password":
-        return _oauth_error("unsupported_grant_type", "The grant_type must be password.")
-    username, password = fields.get("username"), fields.get("password")
-    if not username or not password:
-        return _oauth_error("invalid_request", "Both username and password are needed.")
-    address = request.client.host if request.client else "unknown"
-    try:
-        user, token = await services.accounts.sign_in(username, password, address)
-    except Unauthenticated as error:
-        return _oauth_error("invalid_grant", error.detail)
-    request.scope["onrecord.user"] = user.username
-    answer = Token(access_token=token, expires_in=services.token_seconds)
-    return JSONResponse(answer.model_dump(), headers={"cache-control": "no-store"})
-
-
-async def _token_fields(request: Request) -> dict[str, str] | str:
-    """Return the fields of a form or JSON body, or a sentence about what is wrong with it."""
-    raw = await request.body()
-    essence = request.headers.get("content-type", "").split(";", 1)[0].strip().lower()
-    try:
-        if essence == "application/json":
-            return msgspec.json.decode(raw, type=dict[str, str])
-        if essence in ("application/x-www-form-urlencoded", ""):
-            return dict(parse_qsl(raw.decode(), keep_blank_values=True, max_num_fields=20))
-    except (ValueError, RecursionError):
-        return "The body cannot be read: send a form or a JSON object of strings."
-    return "Send the body as application/x-www-form-urlencoded or application/json."
-
-
-def _oauth_error(code: str, description: str) -> Response:
-    return JSONResponse(
-        {"error": code, "error_description": description},
-        status_code=400,
-        headers={"cache-control": "no-store"},
     )
 
 
@@ -194,7 +119,7 @@ async def me(caller: CallerDep, services: ServicesDep) -> UserOut:
 
 @router.get("/users", summary="List users")
 async def list_users(
-    _: AdminDep,
+    _: OverseerDep,
     services: ServicesDep,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     after: Annotated[
@@ -204,7 +129,7 @@ async def list_users(
         ),
     ] = None,
 ) -> UserPage:
-    """List every user, deleted ones included; admins only."""
+    """List every user, deleted ones included; admins and auditors only."""
     if after is not None and not is_id(after):
         raise InvalidInput(
             "The cursor is not one that this server gave.",
@@ -224,8 +149,8 @@ async def list_users(
 
 @router.get("/users/{user_id}", summary="Show a user")
 async def show_user(user_id: str, caller: CallerDep, services: ServicesDep) -> UserOut:
-    """Show a user: oneself, or anyone to an admin."""
-    if caller.role != "admin" and user_id != caller.user_id:
+    """Show a user: oneself, or anyone to an admin or auditor."""
+    if not caller.reads_all and user_id != caller.user_id:
         raise _no_such_user()
     return _shown(await _find(services.database, user_id))
 

@@ -26,6 +26,7 @@ _REQUEST = (
     "content_type",
     "input",
     "received_at",
+    "api_key_id",
 )
 _RESPONSE = (
     "request_id",
@@ -43,7 +44,7 @@ _RESPONSE_HERE = tuple(f"response_{name}" for name in _RESPONSE[1:])
 _RECEIVED_AT = _REQUEST.index("received_at")
 _RESPONDED_AT = len(_REQUEST) + _RESPONSE_HERE.index("response_responded_at")
 
-_REQUEST_ARRAYS = ("uuid", "uuid", "text", "int", "text", "text", "bytea", "timestamptz")
+_REQUEST_ARRAYS = ("uuid", "uuid", "text", "int", "text", "text", "bytea", "timestamptz", "uuid")
 _RESPONSE_ARRAYS = ("uuid", "int", "bytea", "text", "text", "int", "timestamptz", "text")
 
 # A statement for every size up to this one: each is prepared once and found in the connection's
@@ -151,6 +152,7 @@ def _request(call: RecordedCall) -> tuple[Any, ...]:
         None if call.content_type is None else _name(call.content_type),
         call.input,
         call.received_at,
+        call.api_key_id,
     )
 
 

@@ -19,7 +19,8 @@ class RecordedCall(msgspec.Struct, array_like=True):
     end (too large, too slow). `output` holds the answer's bytes exactly as sent. `error_code` and
     `error_fields` (JSON pointers) say why a call was refused. `duration_us` is in microseconds,
     from the call's arrival until its answer was ready to be recorded. Times are in UTC.
-    `output_content_type` is the answer's content type, None where that is JSON.
+    `output_content_type` is the answer's content type, None where that is JSON. `api_key_id` is
+    the API key that the call came with, None where a signed-in user made it.
     """
 
     id: str
@@ -37,3 +38,4 @@ class RecordedCall(msgspec.Struct, array_like=True):
     duration_us: int
     responded_at: datetime
     output_content_type: str | None = None
+    api_key_id: str | None = None

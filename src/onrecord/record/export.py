@@ -123,6 +123,7 @@ def _parquet_schema(pa: Any) -> Any:
         "status": pa.int32(),
         "duration_us": pa.int64(),
         "error_fields": pa.list_(pa.string()),
+        "test": pa.bool_(),
         **dict.fromkeys(_BYTES, pa.binary()),
         **dict.fromkeys(_TIMES, pa.timestamp("us", tz="UTC")),
     }

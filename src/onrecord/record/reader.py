@@ -12,21 +12,23 @@ from sqlalchemy import Connection, Row, Select, false, func, literal_column, sel
 from sqlalchemy.sql.elements import ColumnElement
 
 from onrecord.record.ids import first_id_at, is_id
-from onrecord.record.tables import model_versions, requests, responses, users
+from onrecord.record.tables import api_keys, model_versions, requests, responses, users
 from onrecord.record.text import storable
 
 __all__ = ["Entry", "Filters", "count", "find", "page", "stream"]
 
 _STREAM_ROWS = 1000
 _FIRST_ERROR = 400
+_BY_TEST_KEY = api_keys.c.kind.is_not_distinct_from(literal_column("'test'"))
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
     """One call on record: what was asked, what was answered, who asked and what answered.
 
-    `model_version` and `model_sha256` are None where no model was reached. The other fields are
-    those of `RecordedCall`; `username` is the name the user has (or had, where deleted).
+    `model_version` and `model_sha256` are None where no model was reached; `test` is whether a test
+    key made the call. The other fields are those of `RecordedCall`; `username` is the name the user
+    has (or had, where deleted).
     """
 
     id: str
@@ -47,30 +49,37 @@ class Entry:
     duration_us: int
     responded_at: datetime
     output_content_type: str | None = None
+    api_key_id: str | None = None
+    test: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Filters:
     """Which calls are meant; None does not restrict.
 
-    `model` and `version` are names; `since` (included) and `until` (left out) bound the time a
-    call arrived, to the millisecond.
+    `model`, `models` (any of them) and `version` are names; `since` (included) and `until` (left
+    out) bound the time a call arrived, to the millisecond. `test` is whether the calls of test keys
+    are meant, or all others.
     """
 
     user_id: str | None = None
     model: str | None = None
+    models: frozenset[str] | None = None
     version: str | None = None
     status: int | None = None
     since: datetime | None = None
     until: datetime | None = None
     x_request_id: str | None = None
+    api_key_id: str | None = None
+    test: bool | None = False
 
 
 def find(connection: Connection, request_id: str, user_id: str | None) -> Entry | None:
     """Return the call with an id, or None; with a `user_id`, only where the call is its own."""
     if not is_id(request_id):
         return None
-    query = _where(_entries(), Filters(user_id=user_id)).where(requests.c.id == request_id)
+    meant = Filters(user_id=user_id, test=None)
+    query = _where(_entries(), meant).where(requests.c.id == request_id)
     row = connection.execute(query).one_or_none()
     return None if row is None else _entry(row)
 
@@ -109,6 +118,7 @@ def _joined() -> Any:
         requests.join(responses, responses.c.request_id == requests.c.id)
         .outerjoin(users, users.c.id == requests.c.user_id)
         .outerjoin(model_versions, model_versions.c.id == requests.c.model_version_id)
+        .outerjoin(api_keys, api_keys.c.id == requests.c.api_key_id)
     )
 
 
@@ -122,6 +132,7 @@ def _entries() -> Select[Any]:
         users.c.username,
         model_versions.c.version.label("model_version"),
         model_versions.c.sha256.label("model_sha256"),
+        _BY_TEST_KEY.label("test"),
     ).select_from(_joined())
 
 
@@ -134,12 +145,11 @@ def _key(filters: Filters) -> ColumnElement[str]:
 
 def _where(query: Select[Any], filters: Filters) -> Select[Any]:
     key = _key(filters)
-    conditions: list[ColumnElement[bool]] = []
-    if filters.user_id is not None:
-        known = is_id(filters.user_id)
-        conditions.append(requests.c.user_id == filters.user_id if known else false())
+    conditions = _of_callers(filters)
     if filters.model is not None:
         conditions.append(requests.c.model == storable(filters.model))
+    if filters.models is not None:
+        conditions.append(requests.c.model.in_(map(storable, filters.models)))
     if filters.version is not None:
         conditions.append(model_versions.c.version == storable(filters.version))
     if filters.status is not None:
@@ -154,6 +164,19 @@ def _where(query: Select[Any], filters: Filters) -> Select[Any]:
     if filters.x_request_id is not None:
         conditions.append(requests.c.x_request_id == storable(filters.x_request_id))
     return query.where(*conditions)
+
+
+def _of_callers(filters: Filters) -> list[ColumnElement[bool]]:
+    conditions: list[ColumnElement[bool]] = []
+    if filters.user_id is not None:
+        known = is_id(filters.user_id)
+        conditions.append(requests.c.user_id == filters.user_id if known else false())
+    if filters.api_key_id is not None:
+        known = is_id(filters.api_key_id)
+        conditions.append(requests.c.api_key_id == filters.api_key_id if known else false())
+    if filters.test is not None:
+        conditions.append(_BY_TEST_KEY if filters.test else ~_BY_TEST_KEY)
+    return conditions
 
 
 def _entry(row: Row[Any]) -> Entry:

@@ -29,11 +29,13 @@ from sqlalchemy.types import TypeDecorator, TypeEngine
 __all__ = [
     "NAMING",
     "UtcDateTime",
+    "api_keys",
     "id_type",
     "metadata",
     "model_versions",
     "requests",
     "responses",
+    "sessions",
     "users",
     "utc_text",
 ]
@@ -106,6 +108,39 @@ users = Table(
     UniqueConstraint("username_key"),
 )
 
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("id", id_type(), primary_key=True),
+    Column("user_id", id_type(), ForeignKey("users.id"), nullable=False),
+    Column("name", Text, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("prefix", Text, nullable=False),
+    Column("key_sha256", Text, nullable=False),
+    Column("scopes", Text, nullable=False),
+    Column("models", Text),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("expires_at", UtcDateTime, nullable=False),
+    Column("revoked_at", UtcDateTime),
+    Column("last_used_at", UtcDateTime),
+    UniqueConstraint("prefix"),
+)
+
+sessions = Table(
+    "sessions",
+    metadata,
+    Column("id", id_type(), primary_key=True),
+    Column("user_id", id_type(), ForeignKey("users.id"), nullable=False),
+    Column("token_version", Integer, nullable=False),
+    Column("family_sha256", Text, nullable=False),
+    Column("refresh_sha256", Text, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("refreshed_at", UtcDateTime, nullable=False),
+    Column("access_expires_at", UtcDateTime, nullable=False),
+    Column("ended_at", UtcDateTime),
+    UniqueConstraint("family_sha256"),
+)
+
 model_versions = Table(
     "model_versions",
     metadata,
@@ -131,6 +166,7 @@ requests = Table(
     Column("content_type", Text),
     Column("input", LargeBinary),
     Column("received_at", UtcDateTime, nullable=False),
+    Column("api_key_id", id_type(), ForeignKey("api_keys.id")),
 )
 
 responses = Table(
@@ -146,6 +182,15 @@ responses = Table(
     Column("content_type", Text),
 )
 
+Index(None, api_keys.c.user_id, api_keys.c.id)
+Index(None, sessions.c.user_id, sessions.c.created_at)
+Index(
+    None,
+    sessions.c.user_id,
+    sessions.c.access_expires_at,
+    sqlite_where=text("ended_at IS NOT NULL"),
+    postgresql_where=text("ended_at IS NOT NULL"),
+)
 Index(None, requests.c.user_id, requests.c.id)
 Index(None, requests.c.model_version_id, requests.c.id)
 Index(
@@ -153,6 +198,13 @@ Index(
     requests.c.x_request_id,
     sqlite_where=text("x_request_id IS NOT NULL"),
     postgresql_where=text("x_request_id IS NOT NULL"),
+)
+Index(
+    None,
+    requests.c.api_key_id,
+    requests.c.id,
+    sqlite_where=text("api_key_id IS NOT NULL"),
+    postgresql_where=text("api_key_id IS NOT NULL"),
 )
 Index(
     None,

@@ -20,6 +20,7 @@ __all__ = [
     "by_id",
     "by_username",
     "delete",
+    "end_tokens",
     "has_admin",
     "page",
     "rehash",
@@ -46,6 +47,11 @@ class User:
     disabled_at: datetime | None
     deleted_at: datetime | None
     password_hash: str | None
+
+    @property
+    def may_call(self) -> bool:
+        """Whether it is neither disabled nor deleted."""
+        return self.disabled_at is None and self.deleted_at is None
 
 
 _COLUMNS = [users.c[name] for name in User.__dataclass_fields__]
@@ -113,6 +119,11 @@ def set_disabled(connection: Connection, user_id: str, disabled: bool) -> None:
     """Disable a user, or enable it again; either way its tokens so far stop working."""
     moment = func.coalesce(users.c.disabled_at, datetime.now(UTC)) if disabled else None
     _change(connection, user_id, disabled_at=moment, token_version=users.c.token_version + 1)
+
+
+def end_tokens(connection: Connection, user_id: str) -> None:
+    """Have the tokens that a user got so far stop working."""
+    _change(connection, user_id, token_version=users.c.token_version + 1)
 
 
 def set_role(connection: Connection, user_id: str, role: str) -> None:

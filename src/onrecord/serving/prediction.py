@@ -45,7 +45,8 @@ class Call:
     """One prediction call of a known user.
 
     `body` is None where it was not read to its end; `started` is `time.perf_counter()` at arrival;
-    `form` says in which form the rows come and the answer goes.
+    `form` says in which form the rows come and the answer goes; `api_key_id` is the API key it came
+    with, None where a signed-in user made it.
     """
 
     id: str
@@ -57,6 +58,7 @@ class Call:
     received_at: datetime
     started: float
     form: Form = PLAIN
+    api_key_id: str | None = None
 
     @property
     def shown_id(self) -> str:
@@ -246,4 +248,5 @@ def recorded_call(call: Call, answer: Answer, model_version_id: int | None) -> R
         duration_us=int((time.perf_counter() - call.started) * 1e6),
         responded_at=datetime.now(UTC),
         output_content_type=answer.content_type,
+        api_key_id=call.api_key_id,
     )
