@@ -21,7 +21,7 @@ from onrecord.accounts.sign_in import Accounts
 from onrecord.accounts.standing import Gate
 from onrecord.accounts.tokens import Tokens
 from onrecord.errors import SettingsError
-from onrecord.http import docs, health, models, predictions, users
+from onrecord.http import docs, health, models, predictions, proofs, users
 from onrecord.http.body import BodyLimit
 from onrecord.http.context import RequestContext
 from onrecord.http.direct import STATE_KEY, DirectPredictions
@@ -206,7 +206,7 @@ def create_app(settings: Settings) -> ASGIApp:
 
 
 def _add_routes(app: FastAPI, model: Model, settings: Settings) -> None:
-    for room in (users, models, predictions, health):
+    for room in (users, models, predictions, proofs, health):
         app.include_router(room.router)
     if not settings.docs:
         return

@@ -8,6 +8,8 @@ import os
 import shutil
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,7 +22,9 @@ from onrecord.errors import OnrecordError, SettingsError
 from onrecord.http.protocol import HttpProtocol
 from onrecord.logs import configure_logs
 from onrecord.record import users
+from onrecord.record.checkpoint import SigningKey
 from onrecord.record.database import Database
+from onrecord.record.sealing import Order, SealingProcess
 from onrecord.settings import Settings, load_settings
 
 __all__ = ["demo", "serve", "worker_app"]
@@ -62,7 +66,8 @@ def serve(
     if settings.workers == 1:
         app = _build(settings)
         _announce(settings)
-        uvicorn.Server(uvicorn.Config(app, **_uvicorn_options(settings))).run()
+        with _sealing(settings):
+            uvicorn.Server(uvicorn.Config(app, **_uvicorn_options(settings))).run()
         return
     _serve_with_workers(settings, given)
 
@@ -105,13 +110,14 @@ def _serve_with_workers(settings: Settings, given: dict[str, object]) -> None:
             raise typer.Exit(1)
         _announce(settings)
         options = _uvicorn_options(settings)
-        uvicorn.run(
-            "onrecord.cli.serve:worker_app",
-            factory=True,
-            workers=settings.workers,
-            timeout_worker_healthcheck=60,
-            **options,
-        )
+        with _sealing(settings):
+            uvicorn.run(
+                "onrecord.cli.serve:worker_app",
+                factory=True,
+                workers=settings.workers,
+                timeout_worker_healthcheck=60,
+                **options,
+            )
 
 
 def _try_to_start() -> None:
@@ -140,6 +146,29 @@ def _build(settings: Settings) -> ASGIApp:
     # The writer thread wants the interpreter a few times a commit, each for some microseconds.
     sys.setswitchinterval(_SWITCH_SECONDS)
     return app
+
+
+@contextmanager
+def _sealing(settings: Settings) -> Iterator[None]:
+    """Have the record sealed meanwhile, by one process for however many workers."""
+    if not settings.seal_seconds:
+        yield
+        return
+    SigningKey.from_file(settings.seal_key_file)
+    process = SealingProcess(
+        Order(
+            database_url=settings.database_url,
+            key_file=str(settings.seal_key_file),
+            heads_file=str(settings.heads_path),
+            seconds=settings.seal_seconds,
+            log_format=settings.log_format,
+            log_level=settings.log_level,
+        )
+    )
+    try:
+        yield
+    finally:
+        process.stop()
 
 
 def _announce(settings: Settings) -> None:

@@ -1,7 +1,7 @@
 """Up to which row the record is complete: no row that is committed later comes before it.
 
-SQLite has one writer at a time, so rows appear in the order of their `seq`. In PostgreSQL a `seq` is
-drawn before its row is committed, and another writer's later one can be there first. Writers
+SQLite has one writer at a time, so rows appear in the order of their `seq`. In PostgreSQL a `seq`
+is drawn before its row is committed, and another writer's later one can be there first. Writers
 therefore hold a lock, shared among them, from before they draw until they have committed.
 """
 

@@ -1,8 +1,8 @@
 """What of a call is sealed: its leaf, one JSON object that holds every field of it.
 
-The object is in the form of RFC 8785 (JCS): keys sorted, no white space, UTF-8. Input and output are
-in it as commitments, SHA-256 of the call's salt, a tag and the bytes: who has the bytes and the salt
-can check them, and without the salt they cannot be guessed at.
+The object is in the form of RFC 8785 (JCS): keys sorted, no white space, UTF-8. Input and output
+are in it as commitments, SHA-256 of the call's salt, a tag and the bytes: who has the bytes and the
+salt can check them, and without the salt they cannot be guessed at.
 """
 
 from __future__ import annotations

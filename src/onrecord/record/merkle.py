@@ -1,7 +1,7 @@
 """The Merkle tree of RFC 6962, section 2.1: its hashes, its root and its audit paths.
 
-A tree is never held whole. A node is the root of a perfect subtree: level 0 are the leaves, and node
-`index` of level `level` stands over the leaves from `index << level` on.
+A tree is never held whole. A node is the root of a perfect subtree: level 0 are the leaves, and
+node `index` of level `level` stands over the leaves from `index << level` on.
 """
 
 from __future__ import annotations
@@ -39,15 +39,13 @@ def parents(hashes: Sequence[bytes]) -> list[bytes]:
 class Frontier:
     """The roots of the perfect subtrees that a tree consists of: all it takes to go on with it."""
 
-    def __init__(self) -> None:
-        self.size = 0
-        self._roots: list[bytes] = []
+    def __init__(self, size: int = 0, roots: Iterable[bytes] = ()) -> None:
+        self.size = size
+        self._roots = list(roots)
 
     def copy(self) -> Self:
         """Return a frontier that goes its own way from here."""
-        other = type(self)()
-        other.size, other._roots = self.size, self._roots.copy()
-        return other
+        return type(self)(self.size, self._roots)
 
     def add(self, node: bytes, level: int = 0) -> None:
         """Add a perfect subtree of `1 << level` leaves; `size` must be a multiple of these."""

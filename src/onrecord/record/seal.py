@@ -1,8 +1,8 @@
 """Sealing: rows that were committed become leaves of the tree, and its head is signed.
 
 It happens after the commit and beside the writers, which it never makes wait for its hashing. The
-leaves are the rows in the order of `seq`, without gaps, so whoever seals the same rows gets the same
-tree. docs/seal.md has the whole of it.
+leaves are the rows in the order of `seq`, without gaps, so whoever seals the same rows gets the
+same tree. docs/seal.md has the whole of it.
 """
 
 from __future__ import annotations

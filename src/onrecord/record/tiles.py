@@ -1,8 +1,8 @@
 """The tree as the database keeps it: in tiles, of which a proof needs a handful.
 
-A tile holds the hashes of 256 nodes that stand side by side, fewer at the tree's right edge. The tile
-(level, number) holds nodes of the tree's level `8 * level`, the first of them `256 * number`; so the
-root of each full tile is one hash in a tile of the level above (C2SP tlog-tiles).
+A tile holds the hashes of 256 nodes that stand side by side, fewer at the tree's right edge. The
+tile (level, number) holds nodes of the tree's level `8 * level`, the first of them `256 * number`;
+so the root of each full tile is one hash in a tile of the level above (C2SP tlog-tiles).
 """
 
 from __future__ import annotations

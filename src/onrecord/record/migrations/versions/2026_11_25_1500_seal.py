@@ -16,9 +16,7 @@ _ID = sa.String(36).with_variant(UUID(as_uuid=False), "postgresql")
 _TIME = sa.String(27).with_variant(sa.DateTime(timezone=True), "postgresql")
 _BIG = sa.BigInteger().with_variant(sa.Integer, "sqlite")
 
-_REQUEST = (
-    "id, user_id, model, model_version_id, x_request_id, content_type, input, received_at"
-)
+_REQUEST = "id, user_id, model, model_version_id, x_request_id, content_type, input, received_at"
 _RESPONSE = (
     "request_id, status, output, error_code, error_fields, duration_us, responded_at, content_type"
 )
