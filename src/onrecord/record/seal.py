@@ -25,10 +25,13 @@ from onrecord.record.tables import requests, sealed_blocks, tree_heads
 from onrecord.record.tiles import WIDTH, Tiles
 from onrecord.record.upsert import put
 
-__all__ = ["SEQ_BYTES", "Sealer", "StoredHead", "newest_head", "unsealed"]
+__all__ = ["ID_BYTES", "SEQ_BYTES", "Sealer", "StoredHead", "newest_head", "unsealed"]
 
 SEQ_BYTES = 8
 """How many bytes of `sealed_blocks.seqs` are one leaf's: big-endian and signed."""
+
+ID_BYTES = 16
+"""How many bytes of `sealed_blocks.ids` are one leaf's."""
 
 _LOCK = 7165720260511
 # What is read between two heads; the lock to write is held only to store 64 tiles.
@@ -168,9 +171,10 @@ def _blocks(connection: Connection, size: int, leaves: Leaves) -> list[dict[str,
         table = sealed_blocks.c
         query = select(table.seqs, table.ids).where(table.number == number)
         before = connection.execute(query).one_or_none()
-        if before is None or len(before.seqs) != held * SEQ_BYTES:
+        if before is None or len(before.seqs) < held * SEQ_BYTES:
             raise LookupError(f"block {number} is not whole")
-        seqs, ids = bytes(before.seqs) + seqs, bytes(before.ids) + ids
+        seqs = bytes(before.seqs)[: held * SEQ_BYTES] + seqs
+        ids = bytes(before.ids)[: held * ID_BYTES] + ids
     blocks: list[dict[str, object]] = []
     for start in range(0, len(seqs) // SEQ_BYTES, WIDTH):
         own = seqs[start * SEQ_BYTES : (start + WIDTH) * SEQ_BYTES]
@@ -179,7 +183,7 @@ def _blocks(connection: Connection, size: int, leaves: Leaves) -> list[dict[str,
                 "number": number + start // WIDTH,
                 "last_seq": int.from_bytes(own[-SEQ_BYTES:], signed=True),
                 "seqs": own,
-                "ids": ids[start * 16 : (start + WIDTH) * 16],
+                "ids": ids[start * ID_BYTES : (start + WIDTH) * ID_BYTES],
             }
         )
     return blocks

@@ -19,7 +19,7 @@ from onrecord.record.database import Database
 from onrecord.record.heads_file import Line
 from onrecord.record.leaf import Leaves, read_leaves
 from onrecord.record.merkle import Frontier
-from onrecord.record.seal import SEQ_BYTES, unsealed
+from onrecord.record.seal import ID_BYTES, SEQ_BYTES, unsealed
 from onrecord.record.tables import requests, sealed_blocks, tree_tiles, utc_text
 from onrecord.record.tiles import HASH_BYTES, WIDTH, split, tile_root
 
@@ -27,7 +27,6 @@ __all__ = ["Fault", "Verified", "signed_heads", "verify"]
 
 _TILES_AT_ONCE = 16
 _LEAVES_AT_ONCE = _TILES_AT_ONCE * WIDTH
-_ID_BYTES = 16
 _TILE_LEVEL = 8
 _UNREADABLE = b""
 
@@ -265,8 +264,8 @@ def _sealed_key(connection: Connection, leaf: int) -> tuple[int, str] | None:
     if block is None:
         return None
     seq = bytes(block.seqs)[place * SEQ_BYTES : (place + 1) * SEQ_BYTES]
-    raw = bytes(block.ids)[place * _ID_BYTES : (place + 1) * _ID_BYTES]
-    if len(seq) < SEQ_BYTES or len(raw) < _ID_BYTES:
+    raw = bytes(block.ids)[place * ID_BYTES : (place + 1) * ID_BYTES]
+    if len(seq) < SEQ_BYTES or len(raw) < ID_BYTES:
         return None
     return int.from_bytes(seq, signed=True), str(uuid.UUID(bytes=raw))
 
