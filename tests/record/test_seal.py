@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from onrecord.errors import SealError
 from onrecord.record.batch import committer
 from onrecord.record.call import RecordedCall
-from onrecord.record.checkpoint import PublicKey, SigningKey, open_note
+from onrecord.record.checkpoint import Head, PublicKey, SigningKey, open_note
 from onrecord.record.commit_order import complete_up_to
 from onrecord.record.database import Database
 from onrecord.record.heads_file import HeadsFile
@@ -53,8 +53,10 @@ def save(database: Database, make_call: MakeCall) -> Iterator[Callable[[int], li
     connection.close()
 
 
-def is_sound(database: Database, key: SigningKey, heads: HeadsFile) -> bool:
-    return verify(database, signed_heads(heads.lines(), key.public)).fault is None
+@pytest.fixture
+def filed(heads: HeadsFile, key: SigningKey) -> Callable[[], list[Head]]:
+    """Return what reads the heads that are in the file."""
+    return lambda: signed_heads(heads.lines(), key.public)
 
 
 def test_nothing_on_record_is_nothing_to_sign(sealer: Sealer, heads: HeadsFile) -> None:
@@ -66,10 +68,9 @@ def test_nothing_on_record_is_nothing_to_sign(sealer: Sealer, heads: HeadsFile) 
 def test_each_head_is_over_all_that_was_on_record(
     database: Database,
     sealer: Sealer,
-    key: SigningKey,
-    heads: HeadsFile,
     save: Callable[[int], list[str]],
     sizes: list[int],
+    filed: Callable[[], list[Head]],
 ) -> None:
     for number, size in enumerate(sizes, 1):
         save(size)
@@ -77,11 +78,11 @@ def test_each_head_is_over_all_that_was_on_record(
 
         assert head is not None
         assert head.size == sum(sizes[:number])
-        assert head == open_note(heads.last() or "", key.public)
-    assert [head.size for head in signed_heads(heads.lines(), key.public)] == [
+        assert head == filed()[-1]
+    assert [head.size for head in filed()] == [
         sum(sizes[:number]) for number in range(1, len(sizes) + 1)
     ]
-    found = verify(database, signed_heads(heads.lines(), key.public))
+    found = verify(database, filed())
     assert (found.rows, found.heads, found.unsealed) == (sum(sizes), len(sizes), 0)
     assert found.fault is None
 
@@ -98,20 +99,19 @@ def test_sealing_again_signs_nothing_new(
 
 
 def test_a_large_backlog_is_sealed_in_parts(
+    monkeypatch: pytest.MonkeyPatch,
     database: Database,
     sealer: Sealer,
-    key: SigningKey,
-    heads: HeadsFile,
     save: Callable[[int], list[str]],
-    monkeypatch: pytest.MonkeyPatch,
+    filed: Callable[[], list[Head]],
 ) -> None:
     monkeypatch.setattr("onrecord.record.seal._LEAVES_AT_ONCE", 300)
     save(1000)
 
     sealer.seal()
 
-    assert [head.size for head in signed_heads(heads.lines(), key.public)] == [300, 600, 900, 1000]
-    assert is_sound(database, key, heads)
+    assert [head.size for head in filed()] == [300, 600, 900, 1000]
+    assert verify(database, filed()).fault is None
 
 
 def test_what_is_not_yet_sealed_is_counted(
@@ -150,7 +150,8 @@ def test_two_sealers_at_once_make_one_tree(
             except SealError as error:
                 refused.append(error)
 
-    threads = [threading.Thread(target=seal_on, args=both) for both in zip(others, files)]
+    pairs = zip(others, files, strict=True)
+    threads = [threading.Thread(target=seal_on, args=pair) for pair in pairs]
     for thread in threads:
         thread.start()
     for _ in range(30):
@@ -166,13 +167,15 @@ def test_two_sealers_at_once_make_one_tree(
         head = newest_head(connection)
     assert head is not None
     assert head.size == 1200
-    assert all(is_sound(database, key, file) for file in files)
+    for file in files:
+        found = verify(database, signed_heads(file.lines(), key.public))
+        assert (found.fault, found.unsealed) == (None, 0)
     for other in others:
         other.close()
 
 
 def test_several_writers_at_once_leave_no_row_out(
-    database: Database, sealer: Sealer, key: SigningKey, heads: HeadsFile, make_call: MakeCall
+    database: Database, sealer: Sealer, make_call: MakeCall, filed: Callable[[], list[Head]]
 ) -> None:
     def write() -> None:
         connection = database.raw_connection()
@@ -190,7 +193,7 @@ def test_several_writers_at_once_leave_no_row_out(
 
     assert head is not None
     assert head.size == 4 * 8 * 204
-    found = verify(database, signed_heads(heads.lines(), key.public))
+    found = verify(database, filed())
     assert (found.fault, found.unsealed) == (None, 0)
 
 
@@ -217,12 +220,11 @@ def test_a_row_drawn_before_but_committed_after_holds_up_the_seal(
 
 
 def test_a_head_that_a_crash_kept_from_the_file_is_put_there_later(
-    database: Database,
     sealer: Sealer,
-    key: SigningKey,
     heads: HeadsFile,
     save: Callable[[int], list[str]],
     monkeypatch: pytest.MonkeyPatch,
+    filed: Callable[[], list[Head]],
 ) -> None:
     save(3)
     with monkeypatch.context() as patched:
@@ -234,15 +236,15 @@ def test_a_head_that_a_crash_kept_from_the_file_is_put_there_later(
     head = sealer.seal()
 
     assert head is not None
-    assert [found.size for found in signed_heads(heads.lines(), key.public)] == [3]
+    assert [found.size for found in filed()] == [3]
 
 
 def test_a_half_written_line_is_no_head_and_spoils_none(
     database: Database,
     sealer: Sealer,
-    key: SigningKey,
     heads: HeadsFile,
     save: Callable[[int], list[str]],
+    filed: Callable[[], list[Head]],
 ) -> None:
     save(3)
     sealer.seal()
@@ -253,8 +255,8 @@ def test_a_half_written_line_is_no_head_and_spoils_none(
     sealer.seal()
 
     assert [line.note is None for line in heads.lines()] == [False, True, False]
-    assert [head.size for head in signed_heads(heads.lines(), key.public)] == [3, 5]
-    assert is_sound(database, key, heads)
+    assert [head.size for head in filed()] == [3, 5]
+    assert verify(database, filed()).fault is None
 
 
 def test_a_database_behind_the_heads_file_is_not_sealed(
@@ -369,10 +371,12 @@ def test_a_note_with_anything_changed_is_refused(
         open_note(change(note), key.public)
 
 
-def test_two_heads_of_one_size_that_differ_are_refused(key: SigningKey, heads: HeadsFile) -> None:
+def test_two_heads_of_one_size_that_differ_are_refused(
+    key: SigningKey, heads: HeadsFile, filed: Callable[[], list[Head]]
+) -> None:
     for root in (b"a" * 32, b"b" * 32):
         heads.append(key.sign(1, root)[1])
 
     with pytest.raises(SealError, match=r"line 2.*two different heads of size 1"):
-        signed_heads(heads.lines(), key.public)
+        filed()
     assert json.loads(heads.path.read_text().splitlines()[0]).keys() == {"note"}

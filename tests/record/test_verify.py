@@ -182,11 +182,6 @@ TO_A_FREE_SEQ = "UPDATE requests SET seq = 5000 WHERE id = :id"
 def test_rows_that_are_removed_or_reordered_are_found(
     sealed: Sealed, statements: tuple[str, ...], what: str | None
 ) -> None:
-    if sealed.database.dialect == "postgresql":
-        statements = tuple(
-            s.replace("UPDATE requests SET seq = :seq W", "UPDATE requests SET seq = :seq W")
-            for s in statements
-        )
     sealed.execute(*statements)
 
     fault = sealed.verified().fault
