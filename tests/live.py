@@ -86,12 +86,18 @@ def free_port() -> int:
 
 
 def launch(
-    model_dir: Path, data_dir: Path, *, database_url: str | None = None, workers: int = 1
+    model_dir: Path,
+    data_dir: Path,
+    *,
+    database_url: str | None = None,
+    workers: int = 1,
+    **settings: str,
 ) -> Server:
-    """Start `onrecord serve` and return it once it is ready."""
+    """Start `onrecord serve` with some settings and return it once it is ready."""
     port = free_port()
     environment = {k: v for k, v in os.environ.items() if not k.startswith("ONRECORD_")}
     environment["ONRECORD_DATA_DIR"] = str(data_dir)
+    environment |= {f"ONRECORD_{name.upper()}": value for name, value in settings.items()}
     if database_url is not None:
         environment["ONRECORD_DATABASE"] = database_url
     log = (data_dir.parent / f"{data_dir.name}.log").open("ab")
@@ -125,9 +131,14 @@ def _wait_until_ready(server: Server) -> None:
 
 @contextmanager
 def live_server(
-    model_dir: Path, data_dir: Path, *, database_url: str | None = None, workers: int = 1
+    model_dir: Path,
+    data_dir: Path,
+    *,
+    database_url: str | None = None,
+    workers: int = 1,
+    **settings: str,
 ) -> Iterator[Server]:
-    server = launch(model_dir, data_dir, database_url=database_url, workers=workers)
+    server = launch(model_dir, data_dir, database_url=database_url, workers=workers, **settings)
     try:
         yield server
     finally:

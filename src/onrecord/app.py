@@ -23,7 +23,7 @@ from onrecord.accounts.sign_in import Accounts
 from onrecord.accounts.standing import Gate
 from onrecord.accounts.tokens import Tokens
 from onrecord.errors import SettingsError
-from onrecord.http import api_keys, docs, health, models, predictions, tokens, users
+from onrecord.http import api_keys, docs, health, models, predictions, proofs, tokens, users
 from onrecord.http.body import BodyLimit
 from onrecord.http.context import RequestContext
 from onrecord.http.direct import STATE_KEY, DirectPredictions
@@ -229,7 +229,7 @@ def create_app(settings: Settings, *, writer_address: str | None = None) -> ASGI
 
 
 def _add_routes(app: FastAPI, model: Model, settings: Settings) -> None:
-    for room in (users, tokens, api_keys, models, predictions, health):
+    for room in (users, tokens, api_keys, models, predictions, proofs, health):
         app.include_router(room.router)
     if not settings.docs:
         return

@@ -7,7 +7,8 @@ There is no HTTP here: `onrecord.http.problems` gives each class its status.
     │   ├── SettingsError
     │   ├── ModelDirectoryError    names the file, the field and the remedy
     │   │   └── UntrustedModelError
-    │   └── DatabaseError          unreachable, or its tables are not the ones this version needs
+    │   ├── DatabaseError          unreachable, or its tables are not the ones this version needs
+    │   └── SealError              the record cannot be sealed, or a head of it cannot be trusted
     └── CallError                  the answer to a call; shown to the caller
         ├── MalformedJson
         ├── InvalidInput           every bad field at once, as `faults`
@@ -49,6 +50,7 @@ __all__ = [
     "NotAcceptable",
     "NotFound",
     "OnrecordError",
+    "SealError",
     "SettingsError",
     "StartupError",
     "TooManyRequests",
@@ -111,6 +113,10 @@ class UntrustedModelError(ModelDirectoryError):
 
 class DatabaseError(StartupError):
     """The database cannot be used: unreachable, not migrated, or newer than this version."""
+
+
+class SealError(StartupError):
+    """The record cannot be sealed, or what should be a key or a signed head of it is not."""
 
 
 class CallError(OnrecordError):

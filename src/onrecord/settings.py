@@ -58,7 +58,8 @@ class Settings(BaseSettings):
     )
     data_dir: Path = Field(
         default=Path("onrecord-data"),
-        description="Where the server keeps its own files: record, token keys, trusted models.",
+        description="Where the server keeps its own files: record, keys, tree heads, trusted "
+        "models.",
     )
     database: SecretStr | None = Field(
         default=None,
@@ -133,6 +134,17 @@ class Settings(BaseSettings):
     docs: bool = Field(
         default=True, description="Whether /docs and /openapi.json are served (they show columns)."
     )
+    seal_seconds: float = Field(
+        default=10.0,
+        ge=0,
+        description="How often the record is sealed and its tree head signed, in seconds; 0: only "
+        "by `onrecord seal`.",
+    )
+    heads_file: Path | None = Field(
+        default=None,
+        description="The file that signed tree heads are appended to; by default heads.jsonl in "
+        "the data directory. Best put out of reach of who can write the database.",
+    )
     drain_seconds: int = Field(
         default=30, ge=1, description="How long a stopping server waits for calls to finish."
     )
@@ -178,6 +190,16 @@ class Settings(BaseSettings):
     def conversions_dir(self) -> Path:
         """The folder of converted models, kept from start to start."""
         return self.data_dir / "conversions"
+
+    @property
+    def seal_key_file(self) -> Path:
+        """The file of the key that signs tree heads."""
+        return self.data_dir / "seal.key"
+
+    @property
+    def heads_path(self) -> Path:
+        """The file that signed tree heads are appended to."""
+        return self.heads_file or self.data_dir / "heads.jsonl"
 
     @property
     def registration_open(self) -> bool:

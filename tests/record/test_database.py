@@ -20,7 +20,13 @@ def test_the_migrations_make_the_tables_that_the_code_describes(database: Databa
         context = MigrationContext.configure(
             connection, opts={"compare_type": True, "compare_server_default": True}
         )
-        assert compare_metadata(context, metadata) == []
+        differences = compare_metadata(context, metadata)
+    if database.dialect == "sqlite":
+        # It has no identity columns: the row's own number is one.
+        ((difference,),) = differences
+        assert difference[:4] == ("modify_default", None, "requests", "seq")
+    else:
+        assert differences == []
 
 
 def test_the_partial_indexes_are_partial(database: Database) -> None:

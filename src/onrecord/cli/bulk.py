@@ -12,19 +12,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 
 from onrecord.cli.bulk_data import Chunk, DataFile
 from onrecord.cli.bulk_output import Kept, Output
 from onrecord.cli.bulk_scorers import Local, Remote, Scorer
+from onrecord.cli.progress import rows_progress
 from onrecord.errors import Fault, InvalidInput, SettingsError
 from onrecord.logs import configure_logs
 from onrecord.settings import load_settings
@@ -137,7 +129,7 @@ async def score_file(source: DataFile, output: Path, scorer: Scorer) -> int:
         progress.advance(bar, chunk.rows)
         return chunk.rows
 
-    with _progress() as progress:
+    with rows_progress() as progress:
         bar = progress.add_task("rows", total=source.rows)
         try:
             while (chunk := await asyncio.shield(reading)) is not None:
@@ -182,16 +174,3 @@ def _in_the_file(error: InvalidInput, chunk: Chunk, source: DataFile) -> Invalid
     last = chunk.first + chunk.rows
     detail = f"{source.path}, rows {chunk.first + 1} to {last}: {error.detail}"
     return InvalidInput(detail, faults=tuple(faults))
-
-
-def _progress() -> Progress:
-    console = Console(stderr=True)
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        disable=not console.is_terminal,
-    )

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 import onrecord
-from onrecord.cli import admin, api_keys, bulk, models, record, serve
+from onrecord.cli import admin, api_keys, bulk, models, record, seal, serve
 from onrecord.errors import CallError, OnrecordError
 
 __all__ = ["main"]
@@ -48,11 +48,13 @@ def _build() -> typer.Typer:
     cli.command("predict")(bulk.predict)
     cli.command("log")(record.log)
     cli.command("export")(record.export_record)
+    cli.command("verify")(seal.verify)
     cli.command("config")(admin.config)
     cli.add_typer(admin.users_app, name="users")
     cli.add_typer(api_keys.api_keys_app, name="api-keys")
     cli.add_typer(admin.keys_app, name="keys")
     cli.add_typer(admin.db_app, name="db")
+    cli.add_typer(seal.seal_app, name="seal")
     return cli
 
 

@@ -8,6 +8,8 @@ import os
 import shutil
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,7 +22,9 @@ from onrecord.errors import OnrecordError, SettingsError
 from onrecord.http.protocol import HttpProtocol
 from onrecord.logs import configure_logs
 from onrecord.record import users
+from onrecord.record.checkpoint import SigningKey
 from onrecord.record.database import Database
+from onrecord.record.sealing import Order, SealingProcess
 from onrecord.record.writer_process import WriterProcess
 from onrecord.settings import Settings, load_settings
 
@@ -66,7 +70,8 @@ def serve(
         with WriterProcess(settings.database_url) as writer:
             app = _build(settings, writer.address)
             _announce(settings)
-            uvicorn.Server(uvicorn.Config(app, **_uvicorn_options(settings))).run()
+            with _sealing(settings):
+                uvicorn.Server(uvicorn.Config(app, **_uvicorn_options(settings))).run()
         return
     _serve_with_workers(settings, given)
 
@@ -107,7 +112,7 @@ def _serve_with_workers(settings: Settings, given: dict[str, object]) -> None:
         trial.join()
         if trial.exitcode != 0:
             raise typer.Exit(1)
-        with WriterProcess(settings.database_url) as writer:
+        with WriterProcess(settings.database_url) as writer, _sealing(settings):
             os.environ[_WRITER_ADDRESS] = writer.address
             _announce(settings)
             options = _uvicorn_options(settings)
@@ -144,6 +149,29 @@ def _build(settings: Settings, writer_address: str) -> ASGIApp:
     gc.freeze()
     gc.set_threshold(_GARBAGE_THRESHOLD, 20, 20)
     return app
+
+
+@contextmanager
+def _sealing(settings: Settings) -> Iterator[None]:
+    """Have the record sealed meanwhile, by one process for however many workers."""
+    if not settings.seal_seconds:
+        yield
+        return
+    SigningKey.from_file(settings.seal_key_file)
+    process = SealingProcess(
+        Order(
+            database_url=settings.database_url,
+            key_file=str(settings.seal_key_file),
+            heads_file=str(settings.heads_path),
+            seconds=settings.seal_seconds,
+            log_format=settings.log_format,
+            log_level=settings.log_level,
+        )
+    )
+    try:
+        yield
+    finally:
+        process.stop()
 
 
 def _announce(settings: Settings) -> None:

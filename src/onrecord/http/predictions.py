@@ -14,13 +14,13 @@ from pydantic import BaseModel, BeforeValidator, Field
 
 from onrecord.accounts.caller import Caller
 from onrecord.errors import Fault, Forbidden, InvalidInput, NotFound
-from onrecord.http.services import ReaderDep, ServicesDep
+from onrecord.http.services import ReaderDep, Services, ServicesDep
 from onrecord.record import reader
 from onrecord.record.ids import ID_PATTERN, is_id, prediction_id, request_id_of, row_of
 from onrecord.serving.answers import answer_rows
 from onrecord.serving.forms import kind_of
 
-__all__ = ["router"]
+__all__ = ["find_call", "router"]
 
 router = APIRouter(prefix="/predictions", tags=["record"])
 
@@ -205,6 +205,17 @@ async def show_prediction(
 
     The id of one row of a call shows the whole call, under the row's id.
     """
+    entry = await find_call(prediction, caller, services)
+    shown = _shown(entry)
+    shown.id = prediction_id(entry.id, row_of(prediction))
+    return shown
+
+
+async def find_call(prediction: str, caller: Caller, services: Services) -> reader.Entry:
+    """Return the call that a prediction belongs to.
+
+    Raises NotFound where there is none, or it is another user's and the caller no admin.
+    """
 
     def read() -> reader.Entry | None:
         with services.database.read() as connection:
@@ -217,9 +228,7 @@ async def show_prediction(
     entry = await services.database.run(read) if is_id(prediction) else None
     if entry is None or not _is_open_to(caller, entry) or not _has_row(entry, row_of(prediction)):
         raise NotFound("There is no such prediction on record.")
-    shown = _shown(entry)
-    shown.id = prediction_id(entry.id, row_of(prediction))
-    return shown
+    return entry
 
 
 def _test_calls_meant(caller: Caller, asked: bool | None) -> bool:

@@ -7,11 +7,13 @@ once per statement of many rows.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Sequence
 from functools import cache, lru_cache, partial
 from typing import Any
 
 from onrecord.record.call import RecordedCall
+from onrecord.record.commit_order import HELD_BY_WRITERS
 from onrecord.record.tables import utc_text
 from onrecord.record.text import storable
 
@@ -27,6 +29,7 @@ _REQUEST = (
     "input",
     "received_at",
     "api_key_id",
+    "salt",
 )
 _RESPONSE = (
     "request_id",
@@ -44,7 +47,9 @@ _RESPONSE_HERE = tuple(f"response_{name}" for name in _RESPONSE[1:])
 _RECEIVED_AT = _REQUEST.index("received_at")
 _RESPONDED_AT = len(_REQUEST) + _RESPONSE_HERE.index("response_responded_at")
 
-_REQUEST_ARRAYS = ("uuid", "uuid", "text", "int", "text", "text", "bytea", "timestamptz", "uuid")
+_REQUEST_ARRAYS = (
+    "uuid", "uuid", "text", "int", "text", "text", "bytea", "timestamptz", "uuid", "bytea",
+)  # fmt: skip
 _RESPONSE_ARRAYS = ("uuid", "int", "bytea", "text", "text", "int", "timestamptz", "text")
 
 # A statement for every size up to this one: each is prepared once and found in the connection's
@@ -52,6 +57,8 @@ _RESPONSE_ARRAYS = ("uuid", "int", "bytea", "text", "text", "int", "timestamptz"
 _SQLITE_SIZE = 64
 # A parameter of PostgreSQL holds at most 1 GiB: this many inputs of some MiB each fit one.
 _POSTGRESQL_SIZE = 128
+
+_SALT_BYTES = 16
 
 
 def committer(connection: Any, dialect: str) -> Callable[[Sequence[RecordedCall]], None]:
@@ -106,8 +113,8 @@ def _commit_to_sqlite(connection: Any, calls: Sequence[RecordedCall]) -> None:
 
 def _insert_into_sqlite(connection: Any, calls: Sequence[RecordedCall]) -> None:
     values: list[Any] = []
-    for call in calls:
-        values += _request(call)
+    for call, salt in zip(calls, _salts(len(calls)), strict=True):
+        values += _request(call, salt)
         values += _response(call)[1:]
     width = len(_REQUEST) + len(_RESPONSE_HERE)
     for place in (_RECEIVED_AT, _RESPONDED_AT):
@@ -133,7 +140,7 @@ def _commit_to_postgresql(connection: Any, calls: Sequence[RecordedCall]) -> Non
 
 
 def _insert_into_postgresql(cursor: Any, calls: Sequence[RecordedCall]) -> None:
-    requests = map(list, zip(*map(_request, calls), strict=True))
+    requests = map(list, zip(*map(_request, calls, _salts(len(calls))), strict=True))
     responses = map(list, zip(*map(_response, calls), strict=True))
     cursor.execute(_POSTGRESQL_INSERT, [*requests, *responses])
 
@@ -142,7 +149,12 @@ def _insert_into_postgresql(cursor: Any, calls: Sequence[RecordedCall]) -> None:
 _name = lru_cache(maxsize=64)(storable)
 
 
-def _request(call: RecordedCall) -> tuple[Any, ...]:
+def _salts(count: int) -> list[bytes]:
+    random = os.urandom(count * _SALT_BYTES)
+    return [random[start : start + _SALT_BYTES] for start in range(0, len(random), _SALT_BYTES)]
+
+
+def _request(call: RecordedCall, salt: bytes) -> tuple[Any, ...]:
     return (
         call.id,
         call.user_id,
@@ -153,6 +165,7 @@ def _request(call: RecordedCall) -> tuple[Any, ...]:
         call.input,
         call.received_at,
         call.api_key_id,
+        salt,
     )
 
 
@@ -178,11 +191,13 @@ def _sqlite_insert(width: int, rows: int) -> str:
 def _from_arrays(table: str, columns: tuple[str, ...], types: tuple[str, ...]) -> str:
     # Bytes in binary: as text they would be twice as long.
     arrays = ", ".join(f"%{'b' if name == 'bytea' else 's'}::{name}[]" for name in types)
-    return f"INSERT INTO {table} ({', '.join(columns)}) SELECT * FROM unnest({arrays})"  # noqa: S608 - names of our own
+    return f"INSERT INTO {table} ({', '.join(columns)}) SELECT it.* FROM unnest({arrays}) AS it"  # noqa: S608 - names of our own
 
 
 # One statement is one round trip; what a response refers to is checked when the statement ends.
+# The lock is taken before the first row gets its seq, which is when the join yields it.
 _POSTGRESQL_INSERT = (
-    f"WITH recorded AS ({_from_arrays('requests', _REQUEST, _REQUEST_ARRAYS)}) "
+    f"WITH held AS MATERIALIZED (SELECT {HELD_BY_WRITERS}), "
+    f"recorded AS ({_from_arrays('requests', _REQUEST, _REQUEST_ARRAYS)}, held) "
     f"{_from_arrays('responses', _RESPONSE, _RESPONSE_ARRAYS)}"
 )

@@ -124,9 +124,11 @@ def _joined() -> Any:
 
 def _entries() -> Select[Any]:
     told = {"request_id", "content_type"}
+    of_the_seal = {"seq", "salt"}
+    call = [column for column in requests.c if column.name not in of_the_seal]
     answer = [column for column in responses.c if column.name not in told]
     return select(
-        *requests.c,
+        *call,
         *answer,
         responses.c.content_type.label("output_content_type"),
         users.c.username,

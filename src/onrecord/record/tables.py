@@ -9,10 +9,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import (
+    BigInteger,
     Column,
     DateTime,
     Dialect,
     ForeignKey,
+    Identity,
     Index,
     Integer,
     LargeBinary,
@@ -35,7 +37,10 @@ __all__ = [
     "model_versions",
     "requests",
     "responses",
+    "sealed_blocks",
     "sessions",
+    "tree_heads",
+    "tree_tiles",
     "users",
     "utc_text",
 ]
@@ -91,6 +96,9 @@ def id_type() -> TypeEngine[str]:
 
 
 metadata = MetaData(naming_convention=NAMING)
+
+# In SQLite only an INTEGER can be the row's own number.
+_BIG_INTEGER = BigInteger().with_variant(Integer, "sqlite")
 
 users = Table(
     "users",
@@ -158,7 +166,9 @@ model_versions = Table(
 requests = Table(
     "requests",
     metadata,
-    Column("id", id_type(), primary_key=True),
+    # The order in which rows were put on record: it never changes and no number is used twice.
+    Column("seq", _BIG_INTEGER, Identity(always=True), primary_key=True),
+    Column("id", id_type(), nullable=False),
     Column("user_id", id_type(), ForeignKey("users.id"), nullable=False),
     Column("model", Text, nullable=False),
     Column("model_version_id", Integer, ForeignKey("model_versions.id")),
@@ -167,6 +177,10 @@ requests = Table(
     Column("input", LargeBinary),
     Column("received_at", UtcDateTime, nullable=False),
     Column("api_key_id", id_type(), ForeignKey("api_keys.id")),
+    # 16 random bytes that hide input and output in their commitments; see docs/seal.md.
+    Column("salt", LargeBinary),
+    UniqueConstraint("id"),
+    sqlite_autoincrement=True,
 )
 
 responses = Table(
@@ -191,6 +205,35 @@ Index(
     sqlite_where=text("ended_at IS NOT NULL"),
     postgresql_where=text("ended_at IS NOT NULL"),
 )
+# A tile as C2SP tlog-tiles has it: 32 bytes for each of up to 256 nodes that stand side by side.
+tree_tiles = Table(
+    "tree_tiles",
+    metadata,
+    Column("level", Integer, primary_key=True, autoincrement=False),
+    Column("number", _BIG_INTEGER, primary_key=True, autoincrement=False),
+    Column("hashes", LargeBinary, nullable=False),
+)
+
+# Which rows the leaves of the tile (0, number) are: 8 bytes of seq and 16 of id for each.
+sealed_blocks = Table(
+    "sealed_blocks",
+    metadata,
+    Column("number", _BIG_INTEGER, primary_key=True, autoincrement=False),
+    Column("last_seq", _BIG_INTEGER, nullable=False),
+    Column("seqs", LargeBinary, nullable=False),
+    Column("ids", LargeBinary, nullable=False),
+    UniqueConstraint("last_seq"),
+)
+
+tree_heads = Table(
+    "tree_heads",
+    metadata,
+    Column("size", _BIG_INTEGER, primary_key=True, autoincrement=False),
+    Column("last_seq", _BIG_INTEGER, nullable=False),
+    Column("signed_at", UtcDateTime, nullable=False),
+    Column("note", Text, nullable=False),
+)
+
 Index(None, requests.c.user_id, requests.c.id)
 Index(None, requests.c.model_version_id, requests.c.id)
 Index(

@@ -1,0 +1,30 @@
+"""Up to which row the record is complete: no row that is committed later comes before it.
+
+SQLite has one writer at a time, so rows appear in the order of their `seq`. In PostgreSQL a `seq`
+is drawn before its row is committed, and another writer's later one can be there first. Writers
+therefore hold a lock, shared among them, from before they draw until they have committed.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import func, select, text
+
+from onrecord.record.database import Database
+from onrecord.record.tables import requests
+
+__all__ = ["HELD_BY_WRITERS", "complete_up_to"]
+
+_LOCK = 7165720260510
+
+HELD_BY_WRITERS = f"pg_advisory_xact_lock_shared({_LOCK})"
+"""What each writing transaction in PostgreSQL calls before it draws a `seq`."""
+
+
+def complete_up_to(database: Database) -> int:
+    """Return the greatest `seq` up to which every row is committed or never will be; else 0."""
+    with database.read() as connection:
+        if database.dialect == "postgresql":
+            # Granted once no writer is between its draw and its commit; they wait for an instant.
+            connection.execute(text(f"SELECT pg_advisory_xact_lock({_LOCK})"))
+        found = connection.execute(select(func.max(requests.c.seq))).scalar_one()
+    return int(found or 0)
