@@ -337,6 +337,7 @@ STRANGER_GETS = {
     ("patch", "/users/{user_id}"): 403,
     ("delete", "/users/{user_id}"): 403,
     ("get", "/predictions/{prediction}"): 404,
+    ("get", "/predictions/{prediction}/proof"): 404,
     ("delete", "/keys/{key_id}"): 404,
 }
 EVERYONES = {("get", "/models/{name}"), ("get", "/models/{name}/schema")}
@@ -362,7 +363,7 @@ def test_no_address_with_an_id_gives_away_or_changes_what_is_anothers(
     assert with_id == set(STRANGER_GETS) | EVERYONES, "say here what a stranger gets"
     for (method, path), status in STRANGER_GETS.items():
         body = {"json": {"disabled": True}} if method == "patch" else {}
-        name = path.split("{")[1].rstrip("}")
+        name = path.split("{")[1].split("}")[0]
         answer = client.request(method, path.format(**ids), headers=eve, **body)
         none_there = client.request(method, path.format(**{name: unknown}), headers=eve, **body)
         assert answer.status_code == none_there.status_code == status, (method, path)

@@ -77,9 +77,14 @@ def test_a_sealing_process_that_dies_is_started_again(tmp_path: Path) -> None:
         call(server, token, 1)
         wait_until(lambda: sealed(server) == 1)
         pid = server.process.pid
-        (child,) = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        (sealing,) = [
+            int(child)
+            for child in children
+            if "sealing" in Path(f"/proc/{child}/cmdline").read_text()
+        ]
 
-        os.kill(int(child), signal.SIGKILL)
+        os.kill(sealing, signal.SIGKILL)
         call(server, token, 1)
 
         wait_until(lambda: sealed(server) == 2)

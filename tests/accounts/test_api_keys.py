@@ -107,7 +107,7 @@ async def test_every_bad_field_is_told_at_once(api_keys: ApiKeys, user: users.Us
         {"scopes": ["predict", "admin"]},
         {"expires_at": datetime.now(UTC) + timedelta(days=366)},
     ],
-    ids=str,
+    ids=["line break", "long name", "many models", "unknown scope", "late expiry"],
 )
 async def test_what_is_out_of_bounds_is_refused(
     api_keys: ApiKeys, user: users.User, bad: dict[str, Any]

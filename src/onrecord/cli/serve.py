@@ -8,8 +8,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,7 +23,7 @@ from onrecord.logs import configure_logs
 from onrecord.record import users
 from onrecord.record.checkpoint import SigningKey
 from onrecord.record.database import Database
-from onrecord.record.sealing import Order, SealingProcess
+from onrecord.record.sealing import Order, sealing_process
 from onrecord.record.writer_process import WriterProcess
 from onrecord.settings import Settings, load_settings
 
@@ -151,27 +150,20 @@ def _build(settings: Settings, writer_address: str) -> ASGIApp:
     return app
 
 
-@contextmanager
-def _sealing(settings: Settings) -> Iterator[None]:
-    """Have the record sealed meanwhile, by one process for however many workers."""
+def _sealing(settings: Settings) -> AbstractContextManager[object]:
+    """Return what has the record sealed meanwhile, by one process for however many workers."""
     if not settings.seal_seconds:
-        yield
-        return
+        return nullcontext()
     SigningKey.from_file(settings.seal_key_file)
-    process = SealingProcess(
-        Order(
-            database_url=settings.database_url,
-            key_file=str(settings.seal_key_file),
-            heads_file=str(settings.heads_path),
-            seconds=settings.seal_seconds,
-            log_format=settings.log_format,
-            log_level=settings.log_level,
-        )
+    order = Order(
+        database_url=settings.database_url,
+        key_file=str(settings.seal_key_file),
+        heads_file=str(settings.heads_path),
+        seconds=settings.seal_seconds,
+        log_format=settings.log_format,
+        log_level=settings.log_level,
     )
-    try:
-        yield
-    finally:
-        process.stop()
+    return sealing_process(order)
 
 
 def _announce(settings: Settings) -> None:

@@ -9,21 +9,20 @@ from __future__ import annotations
 
 import select
 import signal
-import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import msgspec
 import structlog
 
+from onrecord.kept_process import KeptProcess
 from onrecord.logs import configure_logs
 from onrecord.record.checkpoint import SigningKey
 from onrecord.record.database import Database
 from onrecord.record.heads_file import HeadsFile
 from onrecord.record.seal import Sealer
 
-__all__ = ["Order", "SealingProcess"]
+__all__ = ["Order", "sealing_process"]
 
 _LAST_TIME_SECONDS = 60.0
 
@@ -39,46 +38,15 @@ class Order(msgspec.Struct, frozen=True):
     log_level: str
 
 
-class SealingProcess:
-    """The process, started anew whenever it ends before `stop`."""
-
-    def __init__(self, order: Order) -> None:
-        self._order = order
-        self._stopping = threading.Event()
-        self._process = self._start()
-        self._watcher = threading.Thread(target=self._watch, name="onrecord-sealing", daemon=True)
-        self._watcher.start()
-
-    def stop(self) -> None:
-        """Let it seal what is left, and end."""
-        self._stopping.set()
-        self._close_input()
-        self._watcher.join(_LAST_TIME_SECONDS)
-        if self._process.poll() is None:
-            self._process.kill()
-
-    def _start(self) -> subprocess.Popen[bytes]:
-        # The order holds the database's password: it belongs in no argument list.
-        process = subprocess.Popen([sys.executable, "-m", __name__], stdin=subprocess.PIPE)  # noqa: S603 - our own module
-        assert process.stdin is not None
-        process.stdin.write(msgspec.json.encode(self._order) + b"\n")
-        process.stdin.flush()
-        return process
-
-    def _close_input(self) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-
-    def _watch(self) -> None:
-        while True:
-            status = self._process.wait()
-            if self._stopping.is_set():
-                return
-            structlog.get_logger("onrecord").error("the sealing process ended", status=status)
-            self._close_input()
-            if self._stopping.wait(self._order.seconds):
-                return
-            self._process = self._start()
+def sealing_process(order: Order) -> KeptProcess:
+    """Return the process, for use as a context manager; it seals what is left before it ends."""
+    return KeptProcess(
+        __name__,
+        msgspec.json.encode(order),
+        name="the sealing process",
+        leave_seconds=_LAST_TIME_SECONDS,
+        pause_seconds=min(order.seconds, 60.0),
+    )
 
 
 def _run() -> None:

@@ -1,23 +1,21 @@
-"""Starts the writer's process, and starts it again where it ends by itself."""
+"""The writer's process, and the socket by which the workers of a server reach it."""
 
 from __future__ import annotations
 
-import logging
 import shutil
 import socket
-import subprocess
-import sys
 import tempfile
-import threading
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Self
 
 from onrecord.errors import DatabaseError
+from onrecord.kept_process import KeptProcess
 
 __all__ = ["WriterProcess"]
 
-_LEAVE_SECONDS = 30
-_PAUSE_SECONDS = 1
+_LEAVE_SECONDS = 30.0
+_BACKLOG = 128
 
 
 class WriterProcess:
@@ -31,73 +29,45 @@ class WriterProcess:
 
     def __init__(self, url: str) -> None:
         self._url = url
-        self._directory: str
+        self._stack = ExitStack()
+        self._process: KeptProcess
         self.address: str
-        self._process: subprocess.Popen[bytes]
-        self._leaving = threading.Event()
-        self._keeper = threading.Thread(target=self._keep, name="onrecord-writer", daemon=True)
-
-    def __enter__(self) -> Self:
-        self._directory = tempfile.mkdtemp(prefix="onrecord-")
-        self.address = str(Path(self._directory) / "writer")
-        self._listener = socket.socket(socket.AF_UNIX)
-        try:
-            self._listener.bind(self.address)
-        except OSError as error:
-            self._remove()
-            raise DatabaseError(
-                f"The writer's socket {self.address} cannot be made: {error}. "
-                "Name a shorter or writable directory in TMPDIR."
-            ) from error
-        self._listener.listen(128)
-        self._launch()
-        self._keeper.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._leaving.set()
-        self._let_go()
-        try:
-            self._process.wait(_LEAVE_SECONDS)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-        self._keeper.join()
-        self._remove()
 
     @property
     def pid(self) -> int:
         """The id of the process that runs now."""
         return self._process.pid
 
-    def _launch(self) -> None:
-        listener = self._listener.fileno()
-        self._process = subprocess.Popen(  # noqa: S603 - a module of our own
-            [sys.executable, "-P", "-m", "onrecord.record.writer_main", str(listener)],
-            stdin=subprocess.PIPE,
-            pass_fds=[listener],
-        )
-        assert self._process.stdin is not None
-        self._process.stdin.write(self._url.encode() + b"\n")
-        self._process.stdin.flush()
-
-    def _keep(self) -> None:
-        while True:
-            code = self._process.wait()
-            if self._leaving.is_set():
-                return
-            logging.getLogger(__name__).error(
-                "the writer's process ended with code %d and is started again", code
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            directory = tempfile.mkdtemp(prefix="onrecord-")
+            stack.callback(shutil.rmtree, directory, ignore_errors=True)
+            self.address = str(Path(directory) / "writer")
+            listener = stack.enter_context(self._listen())
+            self._process = stack.enter_context(
+                KeptProcess(
+                    "onrecord.record.writer_main",
+                    self._url.encode(),
+                    name="the writer's process",
+                    leave_seconds=_LEAVE_SECONDS,
+                    file=listener.fileno(),
+                )
             )
-            self._let_go()
-            if self._leaving.wait(_PAUSE_SECONDS):
-                return
-            self._launch()
+            self._stack = stack.pop_all()
+        return self
 
-    def _let_go(self) -> None:
-        """Close the process's standard input."""
-        assert self._process.stdin is not None
-        self._process.stdin.close()
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
 
-    def _remove(self) -> None:
-        self._listener.close()
-        shutil.rmtree(self._directory, ignore_errors=True)
+    def _listen(self) -> socket.socket:
+        listener = socket.socket(socket.AF_UNIX)
+        try:
+            listener.bind(self.address)
+        except OSError as error:
+            listener.close()
+            raise DatabaseError(
+                f"The writer's socket {self.address} cannot be made: {error}. "
+                "Name a shorter or writable directory in TMPDIR."
+            ) from error
+        listener.listen(_BACKLOG)
+        return listener
