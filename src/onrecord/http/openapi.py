@@ -51,7 +51,8 @@ _MEANING = {
     404: "Not found",
     406: "The answer has no form that is accepted",
     408: "The body did not arrive in time",
-    409: "It contradicts what is there: a name that is taken, a deleted user, the last admin",
+    409: "It contradicts what is there: a name that is taken, a deleted user, the last admin, "
+    "a call that is not sealed yet",
     413: "The body is too large",
     415: "The media type is not read here",
     422: "The model has no answer to this input",
@@ -103,7 +104,8 @@ def _document_refusals(path: str, method: str, operation: dict[str, Any]) -> Non
         or (method == "post" and path == "/users"),
         404: "{" in path,
         408: "requestBody" in operation,
-        409: path.startswith("/users") and method in {"post", "patch", "delete"},
+        409: (path.startswith("/users") and method in {"post", "patch", "delete"})
+        or path.endswith("/proof"),
         413: "requestBody" in operation,
         429: path == "/token",
         503: path != "/healthz",
