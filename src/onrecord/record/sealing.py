@@ -7,6 +7,7 @@ and ends, after a last time, when that is closed: also when whoever started it w
 
 from __future__ import annotations
 
+import contextlib
 import select
 import signal
 import subprocess
@@ -58,16 +59,19 @@ class SealingProcess:
             self._process.kill()
 
     def _start(self) -> subprocess.Popen[bytes]:
-        # The order holds the database's password: it belongs in no argument list.
-        process = subprocess.Popen([sys.executable, "-m", __name__], stdin=subprocess.PIPE)  # noqa: S603 - our own module
+        command = [sys.executable, "-P", "-m", __name__]
+        process = subprocess.Popen(command, stdin=subprocess.PIPE)  # noqa: S603 - our own module
         assert process.stdin is not None
-        process.stdin.write(msgspec.json.encode(self._order) + b"\n")
-        process.stdin.flush()
+        # The order holds the database's password: it belongs in no argument list.
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.write(msgspec.json.encode(self._order) + b"\n")
+            process.stdin.flush()
         return process
 
     def _close_input(self) -> None:
         assert self._process.stdin is not None
-        self._process.stdin.close()
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.close()
 
     def _watch(self) -> None:
         while True:
@@ -79,6 +83,8 @@ class SealingProcess:
             if self._stopping.wait(self._order.seconds):
                 return
             self._process = self._start()
+            if self._stopping.is_set():
+                self._close_input()
 
 
 def _run() -> None:
