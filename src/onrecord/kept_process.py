@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 import threading
@@ -65,11 +66,10 @@ class KeptProcess:
             [*self._command, *map(str, self._files)], stdin=subprocess.PIPE, pass_fds=self._files
         )
         assert self._process.stdin is not None
-        try:
+        # One that has ended already is found so by the keeper.
+        with contextlib.suppress(BrokenPipeError):
             self._process.stdin.write(self._order + b"\n")
             self._process.stdin.flush()
-        except BrokenPipeError:
-            return  # it has ended already, which the keeper sees
 
     def _keep(self) -> None:
         while True:
@@ -81,10 +81,10 @@ class KeptProcess:
             if self._leaving.wait(self._pause_seconds):
                 return
             self._start()
+            if self._leaving.is_set():
+                self._close_input()
 
     def _close_input(self) -> None:
         assert self._process.stdin is not None
-        try:
+        with contextlib.suppress(BrokenPipeError):
             self._process.stdin.close()
-        except BrokenPipeError:
-            return

@@ -6,11 +6,14 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 
 from onrecord.errors import DatabaseError, Unavailable
+from onrecord.record import reader, schema
 from onrecord.record.database import Database
+from onrecord.record.ids import new_id, new_request_id
 from onrecord.record.sqlite_engine import require_version
 from onrecord.record.tables import metadata
 
@@ -27,6 +30,61 @@ def test_the_migrations_make_the_tables_that_the_code_describes(database: Databa
         assert difference[:4] == ("modify_default", None, "requests", "seq")
     else:
         assert differences == []
+
+
+def test_calls_from_before_the_seal_are_numbered_in_their_order_and_salted(
+    database_url: str,
+) -> None:
+    database = Database(database_url)
+    if database.dialect == "sqlite":
+        Path(database.engine.url.database or "").touch(0o600)
+    moment = "'2026-11-25T09:00:00.000000Z'"
+    with database.write() as connection:
+        config = schema._config()
+        config.attributes["connection"] = connection
+        command.upgrade(config, "202611251200")
+        user = new_id()
+        connection.execute(
+            sa.text(
+                "INSERT INTO users (id, username, username_key, role, token_version, created_at)"
+                f" VALUES ('{user}', 'ada', 'ada', 'user', 1, {moment})"
+            )
+        )
+        ids = [new_request_id() for _ in range(3)]
+        for number, request_id in enumerate(ids):
+            connection.execute(
+                sa.text(
+                    "INSERT INTO requests (id, user_id, model, x_request_id, received_at)"
+                    f" VALUES ('{request_id}', '{user}', 'iris', 'x{number}', {moment})"
+                )
+            )
+            connection.execute(
+                sa.text(
+                    "INSERT INTO responses (request_id, status, output, duration_us, responded_at)"
+                    f" VALUES ('{request_id}', 400, CAST('{number}' AS {_bytes(database)}), 1,"
+                    f" {moment})"
+                )
+            )
+
+    database.upgrade()
+
+    with database.write() as connection:
+        rows = connection.execute(sa.text("SELECT seq, id, salt FROM requests ORDER BY seq")).all()
+        entries = list(reader.stream(connection, reader.Filters(status=400)))
+        assert [(row.seq, str(row.id)) for row in rows] == list(enumerate(ids, 1))
+        assert {len(row.salt) for row in rows} == {16}
+        assert len({bytes(row.salt) for row in rows}) == 3
+        assert [(e.id, e.x_request_id, e.output) for e in entries] == [
+            (request_id, f"x{number}", str(number).encode())
+            for number, request_id in enumerate(ids)
+        ]
+    with pytest.raises(sa.exc.IntegrityError), database.write() as connection:
+        connection.execute(sa.text("DELETE FROM requests"))
+    database.close()
+
+
+def _bytes(database: Database) -> str:
+    return "blob" if database.dialect == "sqlite" else "bytea"
 
 
 def test_the_partial_indexes_are_partial(database: Database) -> None:

@@ -6,11 +6,13 @@ import json
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
-from onrecord.errors import SealError
+from onrecord.errors import SealError, Unavailable
+from onrecord.record import batch
 from onrecord.record.batch import committer
 from onrecord.record.call import RecordedCall
 from onrecord.record.checkpoint import Head, PublicKey, SigningKey, open_note
@@ -198,25 +200,28 @@ def test_several_writers_at_once_leave_no_row_out(
 
 
 def test_a_row_drawn_before_but_committed_after_holds_up_the_seal(
-    postgres_url: str, make_call: MakeCall, database: Database
+    database: Database, make_call: MakeCall, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if database.dialect == "sqlite":
         return  # it has one writer at a time
     slow = database.raw_connection()
-    with slow.dbapi_connection.transaction():  # type: ignore[union-attr]
-        cursor = slow.dbapi_connection.cursor()  # type: ignore[union-attr]
-        from onrecord.record.batch import _insert_into_postgresql
-
-        _insert_into_postgresql(cursor, [make_call()])
-        bounds: list[int] = []
-        asking = threading.Thread(target=lambda: bounds.append(complete_up_to(database)))
+    connection: Any = slow.dbapi_connection
+    bounds: list[int] = []
+    asking = threading.Thread(target=lambda: bounds.append(complete_up_to(database)))
+    with connection.transaction():
+        batch._insert_into_postgresql(connection.cursor(), [make_call()])
         asking.start()
         asking.join(0.3)
         assert bounds == []
     asking.join(30)
-    slow.close()
-
     assert bounds == [1]
+
+    monkeypatch.setattr("onrecord.record.commit_order._PATIENCE_MS", 50)
+    with connection.transaction():
+        batch._insert_into_postgresql(connection.cursor(), [make_call()])
+        with pytest.raises(Unavailable, match="may be stuck"):
+            complete_up_to(database)
+    slow.close()
 
 
 def test_a_head_that_a_crash_kept_from_the_file_is_put_there_later(

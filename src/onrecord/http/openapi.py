@@ -52,7 +52,7 @@ _MEANING = {
     406: "The answer has no form that is accepted",
     408: "The body did not arrive in time",
     409: "It contradicts what is there: a name that is taken, a deleted user, the last admin, "
-    "as many API keys as a user may have",
+    "as many API keys as a user may have, a call that is not sealed yet",
     413: "The body is too large",
     415: "The media type is not read here",
     422: "The model has no answer to this input",
@@ -105,7 +105,8 @@ def _document_refusals(path: str, method: str, operation: dict[str, Any]) -> Non
         404: "{" in path,
         408: "requestBody" in operation,
         409: (path.startswith("/users") and method in {"post", "patch", "delete"})
-        or (path == "/keys" and method == "post"),
+        or (path == "/keys" and method == "post")
+        or path.endswith("/proof"),
         413: "requestBody" in operation,
         429: path == "/token",
         503: path != "/healthz",

@@ -7,8 +7,9 @@ therefore hold a lock, shared among them, from before they draw until they have 
 
 from __future__ import annotations
 
-from sqlalchemy import func, select, text
+from sqlalchemy import Connection, exc, func, select, text
 
+from onrecord.errors import Unavailable
 from onrecord.record.database import Database
 from onrecord.record.tables import requests
 
@@ -16,15 +17,29 @@ __all__ = ["HELD_BY_WRITERS", "complete_up_to"]
 
 _LOCK = 7165720260510
 
+# Whoever waits for the lock holds up the writers behind it, for this long at most.
+_PATIENCE_MS = 1000
+
 HELD_BY_WRITERS = f"pg_advisory_xact_lock_shared({_LOCK})"
 """What each writing transaction in PostgreSQL calls before it draws a `seq`."""
 
 
 def complete_up_to(database: Database) -> int:
-    """Return the greatest `seq` up to which every row is committed or never will be; else 0."""
+    """Return the greatest `seq` up to which every row is committed or never will be; else 0.
+
+    Raises Unavailable where a writer holds its lock for longer than a commit takes.
+    """
     with database.read() as connection:
         if database.dialect == "postgresql":
-            # Granted once no writer is between its draw and its commit; they wait for an instant.
-            connection.execute(text(f"SELECT pg_advisory_xact_lock({_LOCK})"))
+            _wait_for_writers(connection)
         found = connection.execute(select(func.max(requests.c.seq))).scalar_one()
     return int(found or 0)
+
+
+def _wait_for_writers(connection: Connection) -> None:
+    """Return once no writer is between its draw and its commit; new ones wait meanwhile."""
+    connection.execute(text(f"SET LOCAL lock_timeout = '{_PATIENCE_MS}ms'"))
+    try:
+        connection.execute(text(f"SELECT pg_advisory_xact_lock({_LOCK})"))
+    except exc.OperationalError as error:
+        raise Unavailable("A writer has not committed yet; it may be stuck.") from error
