@@ -23,9 +23,10 @@ class SignInLimit:
     """At most so many failed sign-ins in any minute, by who tries and for whom.
 
     They are counted by client address, by address and username, and by username over all addresses
-    from which it has not signed in lately. So whoever guesses at a username from elsewhere, from however many addresses, does not lock
-    out its owner. Each process counts for itself. Usernames count whatever their case; IPv6
-    addresses count by their /64, since a client commonly has a whole one.
+    from which it has not signed in lately. So whoever guesses at a username from elsewhere, from
+    however many addresses, does not lock out its owner. Each process counts for itself. Usernames
+    count whatever their case; IPv6 addresses count by their /64, since a client commonly has a
+    whole one.
     """
 
     def __init__(self, per_pair: int = 10, per_address: int = 30, per_username: int = 30) -> None:
