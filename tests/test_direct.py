@@ -187,6 +187,29 @@ def test_a_token_that_is_no_good_is_refused_on_a_connection_that_knew_a_good_one
         assert wire.ask(request_bytes(token, GOOD_ROW))[0] == 200
 
 
+def test_calls_with_an_api_key_are_taken_too_and_their_record_names_it(
+    server: Server, token: str
+) -> None:
+    headers = {"authorization": f"Bearer {token}"}
+    keys = {
+        scope: httpx2.post(
+            f"{server.base}/keys", json={"name": scope, "scopes": [scope]}, headers=headers
+        ).json()
+        for scope in ("predict", "read")
+    }
+    with Wire(server) as wire:
+        known = [wire.ask(request_bytes(keys["predict"]["key"], GOOD_ROW)) for _ in range(3)]
+        refused = [wire.ask(request_bytes(keys["read"]["key"], GOOD_ROW)) for _ in range(3)]
+
+    assert [status for status, _, _ in known] == [200] * 3
+    assert [status for status, _, _ in refused] == [403] * 3
+    assert 'scope="predict"' in refused[-1][1]["www-authenticate"]
+    for status, scope in ((200, "predict"), (403, "read")):
+        key_id = keys[scope]["id"]
+        found = httpx2.get(f"{server.base}/predictions?api_key={key_id}", headers=headers).json()
+        assert [entry["status"] for entry in found["predictions"]] == [status] * 3
+
+
 def test_without_the_record_there_is_no_answer(server: Server, token: str) -> None:
     database = sqlite3.connect(next(Path(server.data_dir).glob("*.db")), isolation_level=None)
     with Wire(server) as wire:

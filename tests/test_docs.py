@@ -68,7 +68,7 @@ def test_the_schema_in_the_docs_loads() -> None:
 
 def test_every_command_in_the_docs_exists() -> None:
     pages = "".join(p.read_text(encoding="utf-8") for p in [*DOCS.glob("*.md"), ROOT / "README.md"])
-    form = r"(?:`|^    )onrecord ((?:users|keys|db) [a-z]+|[a-z]+)"
+    form = r"(?:`|^    )onrecord ((?:users|api-keys|keys|db) [a-z-]+|[a-z]+)"
     named = set(re.findall(form, pages, re.MULTILINE))
     assert {"serve", "trust", "users create", "keys rotate", "db upgrade"} <= named
 

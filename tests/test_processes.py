@@ -39,6 +39,64 @@ def test_two_workers_share_one_record_and_shut_out_a_disabled_user(
         assert statuses == {401}
 
 
+def test_an_operator_makes_lists_and_revokes_an_api_key_and_two_workers_follow(
+    tmp_path: Path, database_url: str
+) -> None:
+    model_dir = linear_model_dir(tmp_path / "risk")
+    with live_server(model_dir, tmp_path / "data", database_url=database_url, workers=2) as server:
+        ada = {"authorization": f"Bearer {server.register('ada')}"}
+        made = server.command(
+            "api-keys", "create", "ada", "trial run", "--scope", "predict", "--test"
+        )
+        assert made.returncode == 0, made.stderr
+        key = {"authorization": f"Bearer {made.stdout.strip()}"}
+
+        def predict() -> httpx2.Response:
+            return httpx2.post(f"{server.base}/predict", json=GOOD_ROW, headers=key)
+
+        ids = {predict().json()["id"] for _ in range(20)}
+
+        assert httpx2.get(f"{server.base}/predictions", headers=ada).json()["predictions"] == []
+        page = httpx2.get(f"{server.base}/predictions?test=true&limit=50", headers=ada).json()
+        assert {entry["id"] for entry in page["predictions"]} == ids
+        assert server.command("log", "--json").stdout == ""
+        exported = server.command("export", "--test").stdout.splitlines()
+        assert {json.loads(line)["id"] for line in exported} == ids
+        (listed,) = server.command(
+            "api-keys", "list", "--user", "ada", "--json"
+        ).stdout.splitlines()
+        shown = json.loads(listed)
+        assert (shown["name"], shown["state"], shown["models"]) == ("trial run", "valid", "every")
+        assert made.stdout.startswith(shown["prefix"])
+        revoked = server.command("api-keys", "revoke", shown["id"])
+        assert revoked.returncode == 0, revoked.stderr
+        deadline = time.monotonic() + 1
+        while time.monotonic() < deadline:
+            httpx2.get(f"{server.base}/healthz")
+        assert {predict().status_code for _ in range(20)} == {401}
+        assert '"state": "revoked"' in server.command("api-keys", "list", "--json").stdout
+
+
+def test_an_operator_makes_an_auditor(tmp_path: Path) -> None:
+    with live_server(linear_model_dir(tmp_path / "risk"), tmp_path / "data") as server:
+        made = server.command(
+            "users", "create", "vera", "--role", "auditor", ONRECORD_NEW_PASSWORD=PASSWORD
+        )
+        assert made.returncode == 0, made.stderr
+        tokens = httpx2.post(
+            f"{server.base}/token", data={"username": "vera", "password": PASSWORD}
+        ).json()
+        headers = {"authorization": f"Bearer {tokens['access_token']}"}
+
+        assert httpx2.get(f"{server.base}/users", headers=headers).status_code == 200
+        refusal = httpx2.post(f"{server.base}/predict", json=GOOD_ROW, headers=headers)
+        assert refusal.status_code == 403
+        refused = server.command("api-keys", "create", "vera", "hers")
+        assert (refused.returncode, "auditor" in refused.stderr) == (1, True)
+        assert server.command("users", "set-role", "vera", "user").returncode == 0
+        assert '"role": "user"' in server.command("users", "list", "--json").stdout
+
+
 def test_an_admin_is_made_by_command_only(tmp_path: Path) -> None:
     model_dir = linear_model_dir(tmp_path / "risk")
     with live_server(model_dir, tmp_path / "data") as server:

@@ -23,21 +23,61 @@ def fail(limit: SignInLimit, times: int, username: str = "ada", address: str = H
         limit.failed(username, address)
 
 
-def test_a_name_may_fail_ten_times_in_any_minute(clock: time_machine.Traveller) -> None:
+def test_a_name_may_fail_ten_times_in_any_minute_from_one_address(
+    clock: time_machine.Traveller,
+) -> None:
     limit = SignInLimit()
     fail(limit, 4)
     clock.shift(40)
-    fail(limit, 6, address="192.0.2.2")
+    fail(limit, 6)
 
     for name in ("ada", "ADA"):
         with pytest.raises(TooManyRequests) as refusal:
-            limit.check(name, "192.0.2.3")
+            limit.check(name, HOME)
         assert refusal.value.retry_after == 20
     limit.check("eve", HOME)
     clock.shift(20.1)
     fail(limit, 4)
     with pytest.raises(TooManyRequests):
         limit.check("ada", HOME)
+
+
+def test_whoever_guesses_elsewhere_does_not_lock_out_the_owner(
+    clock: time_machine.Traveller,
+) -> None:
+    limit = SignInLimit()
+    limit.succeeded("Ada", HOME)
+    for number in range(30):
+        fail(limit, 1, address=f"198.51.100.{number}")
+
+    for stranger in ("198.51.100.1", "203.0.113.7"):
+        with pytest.raises(TooManyRequests) as refusal:
+            limit.check("ada", stranger)
+        assert refusal.value.retry_after == 60
+    limit.check("ada", HOME)
+    fail(limit, 10)
+    with pytest.raises(TooManyRequests):
+        limit.check("ada", HOME)
+
+
+def test_one_address_that_guesses_leaves_the_owner_its_own_at_once(
+    clock: time_machine.Traveller,
+) -> None:
+    limit = SignInLimit()
+    fail(limit, 10, address="198.51.100.1")
+
+    with pytest.raises(TooManyRequests):
+        limit.check("ada", "198.51.100.1")
+    limit.check("ada", HOME)
+
+
+def test_only_so_many_addresses_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("onrecord.accounts.limits._MAX_FAMILIAR", 2)
+    limit = SignInLimit()
+    for name in ("ada", "bob", "ada", "eve"):
+        limit.succeeded(name, HOME)
+
+    assert list(limit._familiar) == [("ada", HOME), ("eve", HOME)]
 
 
 def test_guesses_sent_at_once_count_all(clock: time_machine.Traveller) -> None:
@@ -82,7 +122,7 @@ def test_made_up_names_are_not_remembered_for_ever() -> None:
         limit._storage.__getattribute__("_MemoryStorage__expire_events")()
         fail(limit, 1, "last")
 
-    assert len(limit._storage.events) <= 2
+    assert len(limit._storage.events) <= 3
 
 
 def test_a_user_may_call_so_often_and_others_are_not_concerned(

@@ -106,6 +106,21 @@ async def test_ten_failures_stop_even_the_right_password_and_successes_do_not_co
 
 
 @pytest.mark.anyio
+async def test_guesses_from_everywhere_do_not_lock_out_the_owner(accounts: Accounts) -> None:
+    await accounts.register("ada", PASSWORD, None)
+    await accounts.sign_in("ada", PASSWORD, HOME)
+    answers = await asyncio.gather(
+        *(accounts.sign_in("ada", "wrong password", f"198.51.100.{n}") for n in range(40)),
+        return_exceptions=True,
+    )
+
+    assert sum(isinstance(answer, Unauthenticated) for answer in answers) == 30
+    with pytest.raises(TooManyRequests):
+        await accounts.sign_in("ada", PASSWORD, "203.0.113.7")
+    await accounts.sign_in("ada", PASSWORD, HOME)
+
+
+@pytest.mark.anyio
 async def test_guesses_sent_at_once_learn_no_more_than_ten_answers(accounts: Accounts) -> None:
     await accounts.register("ada", PASSWORD, None)
     guesses = ["wrong password"] * 29 + [PASSWORD]

@@ -92,8 +92,32 @@ def test_the_forger_of_these_tests_makes_valid_tokens(tokens: Tokens, key: Key) 
         {"header": {"kid": 3}},
         {"header": {"kid": ["first"]}},
         {"header": {"kid": None}},
+        # RFC 8725, section 3.10: a key's name goes nowhere near a path, a query or an address.
+        *(
+            {"header": {"kid": kid}}
+            for kid in (
+                "../../dev/null",
+                "/dev/null",
+                "first' OR '1'='1",
+                "x' UNION SELECT 'AAAA",
+                "| id",
+                "first\x00",
+                "FIRST",
+                " first",
+                "http://192.0.2.1/key",
+                "first" * 100,
+                {"$ne": ""},
+                True,
+            )
+        ),
         {"header": {"b64": False, "crit": ["b64"]}},
         {"header": {"crit": ["unheard-of"], "unheard-of": True}},
+        {"header": {"crit": []}},
+        {"header": {"alg": "HS256 "}},
+        {"header": {"alg": "nOnE"}},
+        {"header": {"alg": ""}},
+        {"header": {"alg": None}},
+        {"header": {"typ": "refresh+jwt"}},
         *({"without": name} for name in ("alg", "typ", "kid")),
         *({"without": name} for name in ("iss", "aud", "sub", "ver", "iat", "exp")),
         {"claims": {"iss": "others"}},
@@ -117,6 +141,16 @@ def test_the_forger_of_these_tests_makes_valid_tokens(tokens: Tokens, key: Key) 
         {"claims": {"iat": "1"}},
         {"claims": {"iat": None}},
         {"claims": {"nbf": 9999999999}},
+        {"claims": {"nbf": "soon"}},
+        {"claims": {"sid": 3}},
+        {"claims": {"sid": ["a"]}},
+        {"claims": {"sid": {}}},
+        {"claims": {"sub": None}},
+        {"claims": {"sub": [USER]}},
+        {"claims": {"aud": ["them", "others"]}},
+        {"claims": {"aud": None}},
+        {"claims": {"iat": float("inf")}},
+        {"claims": {"exp": None}},
         {"claims": {"padding": "x" * 4096}},
     ],
     ids=str,
@@ -128,6 +162,57 @@ def test_a_token_signed_with_our_key_but_not_of_our_form_is_refused(
         tokens.read(forge(key.secret, **change))
     assert refusal.value.token_was_sent
     assert refusal.value.__cause__ is None
+
+
+@pytest.mark.parametrize("alg", ["none", "None", "NONE", "HS256"])
+@pytest.mark.parametrize("signature", ["", "AA", encode(bytes(32))])
+def test_no_signature_and_no_algorithm_make_a_token(
+    tokens: Tokens, key: Key, alg: str, signature: str
+) -> None:
+    forged = forge(key.secret, header={"alg": alg}).rpartition(".")[0]
+
+    with pytest.raises(Unauthenticated):
+        tokens.read(f"{forged}.{signature}")
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        {"jwk": {"kty": "oct", "k": encode(b"x" * 32), "kid": "first"}},
+        {"jku": "http://192.0.2.1/jwks.json"},
+        {"x5u": "http://192.0.2.1/cert.pem"},
+        {"x5c": ["MIIB"]},
+    ],
+    ids=str,
+)
+def test_a_key_that_the_token_brings_along_is_not_used(
+    tokens: Tokens, key: Key, header: dict[str, Any]
+) -> None:
+    with pytest.raises(Unauthenticated, match="signature"):
+        tokens.read(forge(b"x" * 32, header=header))
+
+
+def test_of_two_claims_of_one_name_the_last_counts(tokens: Tokens, key: Key) -> None:
+    head, payload, _ = forge(key.secret).split(".")
+    text = base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)).decode()
+    doubled = encode(text.replace('{"iss"', '{"sub": "other", "iss"').encode())
+    signature = encode(hmac.new(key.secret, f"{head}.{doubled}".encode(), hashlib.sha256).digest())
+
+    assert tokens.read(f"{head}.{doubled}.{signature}").user_id == USER
+
+
+def test_a_token_in_five_parts_or_in_json_is_refused(tokens: Tokens, key: Key) -> None:
+    head, payload, signature = forge(key.secret).split(".")
+    flattened = json.dumps({"protected": head, "payload": payload, "signature": signature})
+
+    for token in (f"{head}..{payload}.{signature}.AA", f"{head}.{payload}.{signature}.", flattened):
+        with pytest.raises(Unauthenticated, match="malformed"):
+            tokens.read(token)
+
+
+def test_a_token_names_its_session(tokens: Tokens) -> None:
+    assert tokens.read(tokens.issue(USER, 1, "s-1")).session_id == "s-1"
+    assert tokens.read(tokens.issue(USER, 1)).session_id is None
 
 
 def test_a_token_signed_with_another_secret_is_refused(tokens: Tokens) -> None:

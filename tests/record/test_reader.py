@@ -7,7 +7,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 import sqlalchemy as sa
 
-from onrecord.record import reader, users
+from onrecord.record import api_keys, reader, users
+from onrecord.record.api_keys import ApiKey
 from onrecord.record.batch import committer
 from onrecord.record.call import RecordedCall
 from onrecord.record.database import Database
@@ -108,6 +109,52 @@ def test_a_user_sees_its_own_calls_only(shelf: Shelf) -> None:
         assert reader.find(connection, shelf.calls[2].id, shelf.other.id) is None
         assert reader.find(connection, new_id(), None) is None
         assert reader.find(connection, "no id", None) is None
+
+
+def test_calls_of_a_test_key_are_left_out_unless_asked_for(
+    database: Database, make_call: Callable[..., RecordedCall], user: users.User
+) -> None:
+    with database.write() as connection:
+        keys = {kind: _add_key(connection, user, kind) for kind in ("live", "test")}
+    calls = [make_call(api_key_id=key_id) for key_id in (None, keys["live"], keys["test"])]
+    _save(database, calls)
+
+    def found(filters: Filters) -> list[tuple[str | None, bool]]:
+        with database.read() as connection:
+            entries = list(reader.stream(connection, filters))
+            assert reader.count(connection, filters) == len(entries)
+            assert reader.page(connection, filters, limit=9, before=None) == entries[::-1]
+        return [(entry.api_key_id, entry.test) for entry in entries]
+
+    live = [(None, False), (keys["live"], False)]
+    assert found(Filters()) == live
+    assert found(Filters(test=True)) == [(keys["test"], True)]
+    assert found(Filters(test=None)) == [*live, (keys["test"], True)]
+    assert found(Filters(api_key_id=keys["live"])) == live[1:]
+    assert found(Filters(api_key_id="no id")) == []
+    assert found(Filters(models=frozenset({"iris", "wine"}))) == live
+    assert found(Filters(models=frozenset({"wine"}))) == []
+
+
+def _add_key(connection: sa.Connection, user: users.User, kind: str) -> str:
+    key = ApiKey(
+        id=new_id(),
+        user_id=user.id,
+        username=user.username,
+        name="batch",
+        kind=kind,
+        prefix=f"onr_{kind}_00000000",
+        key_sha256="0" * 64,
+        scopes=("predict",),
+        models=None,
+        created_at=START,
+        expires_at=START,
+        revoked_at=None,
+        last_used_at=None,
+    )
+    assert api_keys.add(connection, key)
+    assert not api_keys.add(connection, key)
+    return key.id
 
 
 def test_an_entry_tells_who_asked_and_what_answered(shelf: Shelf) -> None:

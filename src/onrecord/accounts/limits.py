@@ -15,21 +15,27 @@ from onrecord.errors import SettingsError, TooManyRequests
 __all__ = ["CallLimit", "SignInLimit"]
 
 _MAX_NAME = 256
+_MAX_FAMILIAR = 10_000
 _TIDY_EVERY = 1000
 
 
 class SignInLimit:
-    """At most so many failed sign-ins in any minute, by username and by client address.
+    """At most so many failed sign-ins in any minute, by who tries and for whom.
 
-    Each process counts for itself. Usernames count whatever their case; IPv6 addresses count by
-    their /64, since a client commonly has a whole one.
+    They are counted by client address, by address and username, and by username over all addresses
+    from which it has not signed in lately. So whoever guesses at a username from elsewhere, from
+    however many addresses, does not lock out its owner. Each process counts for itself. Usernames
+    count whatever their case; IPv6 addresses count by their /64, since a client commonly has a
+    whole one.
     """
 
-    def __init__(self, per_username: int = 10, per_address: int = 30) -> None:
+    def __init__(self, per_pair: int = 10, per_address: int = 30, per_username: int = 30) -> None:
         self._storage = MemoryStorage()
         self._limiter = MovingWindowRateLimiter(self._storage)
-        self._per_username = RateLimitItemPerMinute(per_username)
+        self._per_pair = RateLimitItemPerMinute(per_pair)
         self._per_address = RateLimitItemPerMinute(per_address)
+        self._per_username = RateLimitItemPerMinute(per_username)
+        self._familiar: dict[tuple[str, str], None] = {}
         self._failures = 0
 
     def check(self, username: str, address: str) -> None:
@@ -46,15 +52,25 @@ class SignInLimit:
         if full:
             raise self._refusal(*full[0])
 
-    def _counted(
-        self, username: str, address: str
-    ) -> tuple[tuple[RateLimitItem, tuple[str, str]], ...]:
-        return (
-            (self._per_username, ("username", username.casefold()[:_MAX_NAME])),
-            (self._per_address, ("address", _network(address))),
-        )
+    def succeeded(self, username: str, address: str) -> None:
+        """Remember that a user has signed in from an address."""
+        pair = _name(username), _network(address)
+        self._familiar.pop(pair, None)
+        if len(self._familiar) >= _MAX_FAMILIAR:
+            del self._familiar[next(iter(self._familiar))]
+        self._familiar[pair] = None
 
-    def _refusal(self, item: RateLimitItem, keys: tuple[str, str]) -> TooManyRequests:
+    def _counted(self, username: str, address: str) -> list[tuple[RateLimitItem, tuple[str, ...]]]:
+        name, network = _name(username), _network(address)
+        counted: list[tuple[RateLimitItem, tuple[str, ...]]] = [
+            (self._per_pair, ("pair", name, network)),
+            (self._per_address, ("address", network)),
+        ]
+        if (name, network) not in self._familiar:
+            counted.append((self._per_username, ("username", name)))
+        return counted
+
+    def _refusal(self, item: RateLimitItem, keys: tuple[str, ...]) -> TooManyRequests:
         free_at = self._limiter.get_window_stats(item, *keys).reset_time
         return TooManyRequests(
             "Too many sign-ins failed; wait before the next try.",
@@ -103,6 +119,10 @@ def _malformed(rate: str) -> SettingsError:
 
 def _seconds_until(moment: float) -> int:
     return max(1, math.ceil(moment - time.time()))
+
+
+def _name(username: str) -> str:
+    return username.casefold()[:_MAX_NAME]
 
 
 def _network(address: str) -> str:

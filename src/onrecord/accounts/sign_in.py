@@ -83,6 +83,7 @@ class Accounts:
             raise Unauthenticated("The username or password is wrong.", token_was_sent=False)
         # Again: guesses sent all at once are past the first check before any of them has failed.
         self._limit.check(username, address)
+        self._limit.succeeded(username, address)
         if self._passwords.needs_rehash(password_hash):
             with contextlib.suppress(Unavailable):
                 await self._rehash(user.id, password_hash, password)

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from onrecord.cli.admin import DatabaseOption, open_database, user_id_of, with_parts
 from onrecord.record import api_keys
@@ -74,7 +74,7 @@ def list_keys(
     """List API keys, revoked and expired ones included."""
     user_id = None if user is None else user_id_of(database, user)
     names = ("id", "user", "name", "prefix", "scopes", "models", "expires", "last used", "state")
-    table = Table(*names)
+    table = Table(Column("id", no_wrap=True), *names[1:])
     with open_database(database) as opened, opened.read() as connection:
         after: str | None = None
         while found := api_keys.page(connection, user_id=user_id, limit=_PAGE, after_id=after):
