@@ -206,10 +206,11 @@ def test_a_row_drawn_before_but_committed_after_holds_up_the_seal(
         return  # it has one writer at a time
     slow = database.raw_connection()
     connection: Any = slow.dbapi_connection
+    batch.committer(connection, "postgresql")  # prepares the statement
     bounds: list[int] = []
     asking = threading.Thread(target=lambda: bounds.append(complete_up_to(database)))
     with connection.transaction():
-        batch._insert_into_postgresql(connection.cursor(), [make_call()])
+        batch._insert_into_postgresql(connection.pgconn, [make_call()])
         asking.start()
         asking.join(0.3)
         assert bounds == []
@@ -218,7 +219,7 @@ def test_a_row_drawn_before_but_committed_after_holds_up_the_seal(
 
     monkeypatch.setattr("onrecord.record.commit_order._PATIENCE_MS", 50)
     with connection.transaction():
-        batch._insert_into_postgresql(connection.cursor(), [make_call()])
+        batch._insert_into_postgresql(connection.pgconn, [make_call()])
         with pytest.raises(Unavailable, match="may be stuck"):
             complete_up_to(database)
     slow.close()

@@ -1,7 +1,6 @@
-"""One durable transaction that puts a batch of calls on record, by the bare DBAPI.
+"""One durable transaction that puts a batch of calls on record: one statement, by the bare driver.
 
-`executemany` would drop and take the GIL once per row and so stall the event loop; these drop it
-once per statement of many rows.
+SQLAlchemy would take longer to say what is to be inserted than the database takes to insert it.
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ from typing import Any
 
 from onrecord.record.call import RecordedCall
 from onrecord.record.commit_order import HELD_BY_WRITERS
+from onrecord.record.postgresql_arrays import array_oid, encode_array
 from onrecord.record.tables import utc_text
 from onrecord.record.text import storable
 
@@ -57,6 +57,8 @@ _RESPONSE_ARRAYS = ("uuid", "int", "bytea", "text", "text", "int", "timestamptz"
 _SQLITE_SIZE = 64
 # A parameter of PostgreSQL holds at most 1 GiB: this many inputs of some MiB each fit one.
 _POSTGRESQL_SIZE = 128
+_PREPARED = b"put_on_record"
+_BINARY = 1
 
 _SALT_BYTES = 16
 
@@ -66,7 +68,8 @@ def committer(connection: Any, dialect: str) -> Callable[[Sequence[RecordedCall]
 
     It does so in one transaction; on any error none is kept and the error is raised.
     """
-    if dialect != "sqlite":
+    if dialect == "postgresql":
+        _prepare_postgresql(connection)
         return partial(_commit_to_postgresql, connection)
     _prepare_sqlite(connection)
     return partial(_commit_to_sqlite, connection)
@@ -75,9 +78,8 @@ def committer(connection: Any, dialect: str) -> Callable[[Sequence[RecordedCall]
 def _prepare_sqlite(connection: Any) -> None:
     """Give a connection what `_commit_to_sqlite` needs of it.
 
-    A batch is inserted into a view, of which a trigger makes the two rows of each call: one
-    statement hands the GIL over once, and where the event loop is busy the thread gets it back
-    late. The view and its trigger are the connection's own and in no file.
+    A batch is inserted into a view, of which a trigger makes the two rows of each call, so that
+    one statement does it all. The view and its trigger are the connection's own and in no file.
     """
     # A trigger does not notice that the schema has changed since this connection last read it.
     connection.execute("SELECT 1 FROM requests, responses LIMIT 0")
@@ -122,27 +124,49 @@ def _insert_into_sqlite(connection: Any, calls: Sequence[RecordedCall]) -> None:
     connection.execute(_sqlite_insert(width, len(calls)), values)
 
 
+def _prepare_postgresql(connection: Any) -> None:
+    """Prepare the statement, unless an earlier committer of the connection has."""
+    bare = connection.pgconn
+    known = _run(bare.exec_(b"SELECT 1 FROM pg_prepared_statements WHERE name = '%b'" % _PREPARED))
+    if not known.ntuples:
+        types = [array_oid(kind) for kind in (*_REQUEST_ARRAYS, *_RESPONSE_ARRAYS)]
+        _run(bare.prepare(_PREPARED, _POSTGRESQL_INSERT.encode(), types))
+
+
 def _commit_to_postgresql(connection: Any, calls: Sequence[RecordedCall]) -> None:
-    connection.autocommit = True
-    try:
-        with connection.cursor() as cursor:
-            if not calls:
-                cursor.execute("SELECT 1")
-            elif len(calls) <= _POSTGRESQL_SIZE:
-                _insert_into_postgresql(cursor, calls)  # a statement alone is a transaction
-            else:
-                with connection.transaction():
-                    for start in range(0, len(calls), _POSTGRESQL_SIZE):
-                        _insert_into_postgresql(cursor, calls[start : start + _POSTGRESQL_SIZE])
-    finally:
-        if not connection.closed:
-            connection.autocommit = False
+    bare = connection.pgconn
+    if not calls:
+        _run(bare.exec_(b"SELECT 1"))
+    elif len(calls) <= _POSTGRESQL_SIZE:
+        _insert_into_postgresql(bare, calls)  # a statement alone is a transaction
+    else:
+        _run(bare.exec_(b"BEGIN"))
+        try:
+            for start in range(0, len(calls), _POSTGRESQL_SIZE):
+                _insert_into_postgresql(bare, calls[start : start + _POSTGRESQL_SIZE])
+            _run(bare.exec_(b"COMMIT"))
+        except BaseException:
+            bare.exec_(b"ROLLBACK")
+            raise
 
 
-def _insert_into_postgresql(cursor: Any, calls: Sequence[RecordedCall]) -> None:
-    requests = map(list, zip(*map(_request, calls, _salts(len(calls))), strict=True))
-    responses = map(list, zip(*map(_response, calls), strict=True))
-    cursor.execute(_POSTGRESQL_INSERT, [*requests, *responses])
+def _insert_into_postgresql(bare: Any, calls: Sequence[RecordedCall]) -> None:
+    requests = zip(*map(_request, calls, _salts(len(calls))), strict=True)
+    responses = zip(*map(_response, calls), strict=True)
+    values = [
+        *map(encode_array, _REQUEST_ARRAYS, requests),
+        *map(encode_array, _RESPONSE_ARRAYS, responses),
+    ]
+    _run(bare.exec_prepared(_PREPARED, values, [_BINARY] * len(values)))
+
+
+def _run(result: Any) -> Any:
+    """Return a result of libpq; raises psycopg's error where it is one."""
+    if result.error_message:
+        from psycopg.errors import error_from_result
+
+        raise error_from_result(result)
+    return result
 
 
 # A server sees few models and content types.
@@ -188,9 +212,8 @@ def _sqlite_insert(width: int, rows: int) -> str:
     return f"INSERT INTO {_CALLS} VALUES {', '.join([row] * rows)}"  # noqa: S608 - names of our own
 
 
-def _from_arrays(table: str, columns: tuple[str, ...], types: tuple[str, ...]) -> str:
-    # Bytes in binary: as text they would be twice as long.
-    arrays = ", ".join(f"%{'b' if name == 'bytea' else 's'}::{name}[]" for name in types)
+def _from_arrays(table: str, columns: tuple[str, ...], types: tuple[str, ...], first: int) -> str:
+    arrays = ", ".join(f"${first + place}::{kind}[]" for place, kind in enumerate(types))
     return f"INSERT INTO {table} ({', '.join(columns)}) SELECT it.* FROM unnest({arrays}) AS it"  # noqa: S608 - names of our own
 
 
@@ -198,6 +221,6 @@ def _from_arrays(table: str, columns: tuple[str, ...], types: tuple[str, ...]) -
 # The lock is taken before the first row gets its seq, which is when the join yields it.
 _POSTGRESQL_INSERT = (
     f"WITH held AS MATERIALIZED (SELECT {HELD_BY_WRITERS}), "
-    f"recorded AS ({_from_arrays('requests', _REQUEST, _REQUEST_ARRAYS)}, held) "
-    f"{_from_arrays('responses', _RESPONSE, _RESPONSE_ARRAYS)}"
+    f"recorded AS ({_from_arrays('requests', _REQUEST, _REQUEST_ARRAYS, 1)}, held) "
+    f"{_from_arrays('responses', _RESPONSE, _RESPONSE_ARRAYS, 1 + len(_REQUEST))}"
 )
