@@ -13,6 +13,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 import sqlalchemy as sa
+from anyio.streams.buffered import BufferedByteReceiveStream
 
 from onrecord.errors import Unavailable
 from onrecord.record import reader
@@ -225,7 +226,8 @@ async def test_the_process_leaves_with_whoever_started_it(
         [sys.executable, "-c", _STARTER, url], stdout=subprocess.PIPE, stderr=None
     )
     assert starter.stdout is not None
-    pid, address = (await starter.stdout.receive()).decode().split()
+    line = await BufferedByteReceiveStream(starter.stdout).receive_until(b"\n", 1000)
+    pid, address = line.decode().split()
     writer = Writer()
     await writer.start(address)
     ended = os.pidfd_open(int(pid))
