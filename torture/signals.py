@@ -1,0 +1,85 @@
+"""SIGKILL at random moments, and SIGTERM, under load."""
+
+from __future__ import annotations
+
+import itertools
+import random
+import signal
+import time
+from collections.abc import Iterator
+
+from torture.report import Finding
+from torture.stage import Kind, Stage
+from torture.subject import Subject
+from torture.verdict import Verdict, examine
+
+__all__ = ["kill", "terminate"]
+
+_LOAD_SECONDS = (0.05, 0.5)
+_STOP_SECONDS = 60
+_ROUNDS_OF_A_BROKEN_BUILD = 3
+DEPLOYMENTS: tuple[tuple[Kind, int], ...] = tuple(
+    itertools.product(("SQLite", "PostgreSQL"), (1, 2))
+)
+
+
+def kill(
+    stage: Stage, rounds: int, deployments: tuple[tuple[Kind, int], ...] = DEPLOYMENTS
+) -> Iterator[Finding]:
+    """SIGKILL the server and its workers so many times in all, at random moments of their load."""
+    harm = "SIGKILLs"
+    for broken in ("answer-before-commit", "two-transactions"):
+        with stage.subject(broken=broken) as subject:
+            verdict = _kill(subject, _ROUNDS_OF_A_BROKEN_BUILD, stage.chance)
+        yield Finding("kill", "SQLite", _ROUNDS_OF_A_BROKEN_BUILD, harm, verdict, broken=broken)
+    for kind, workers in deployments:
+        share = max(1, rounds // len(deployments))
+        with stage.subject(kind, workers=workers) as subject:
+            verdict = _kill(subject, share, stage.chance)
+        yield Finding("kill", f"{kind}, {workers} workers", share, harm, verdict)
+
+
+def _kill(subject: Subject, rounds: int, chance: random.Random) -> Verdict:
+    for _ in range(rounds):
+        subject.start()
+        with subject.load() as load:
+            load.wait_for(1)
+            time.sleep(chance.uniform(*_LOAD_SECONDS))
+            subject.server.kill()
+    # What the last one left is recovered by a server too, as the others were.
+    subject.start()
+    subject.stop()
+    return examine(subject.database_url, subject.ledger)
+
+
+def terminate(
+    stage: Stage, rounds: int, deployments: tuple[tuple[Kind, int], ...] = DEPLOYMENTS
+) -> Iterator[Finding]:
+    """SIGTERM the server under load: each call that it had begun is answered before it leaves."""
+    harm = "SIGTERMs"
+    with stage.subject(broken="leave-at-once") as subject:
+        verdict, cut = _terminate(subject, _ROUNDS_OF_A_BROKEN_BUILD, stage.chance)
+    yield Finding(
+        "terminate", "SQLite", _ROUNDS_OF_A_BROKEN_BUILD, harm, verdict, cut, broken="leave-at-once"
+    )
+    for kind, workers in deployments:
+        share = max(1, rounds // len(deployments))
+        with stage.subject(kind, workers=workers) as subject:
+            verdict, cut = _terminate(subject, share, stage.chance)
+        yield Finding("terminate", f"{kind}, {workers} workers", share, harm, verdict, cut)
+
+
+def _terminate(
+    subject: Subject, rounds: int, chance: random.Random
+) -> tuple[Verdict, dict[str, int]]:
+    for _ in range(rounds):
+        subject.start()
+        with subject.load() as load:
+            load.wait_for(1)
+            time.sleep(chance.uniform(*_LOAD_SECONDS))
+            subject.server.process.send_signal(signal.SIGTERM)
+            load.wait_until_gone()
+        subject.server.process.wait(_STOP_SECONDS)
+    verdict = examine(subject.database_url, subject.ledger)
+    # A call that came as its connection was being closed was never begun, and is not on record.
+    return verdict, {"calls cut": verdict.unanswered}
