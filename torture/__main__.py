@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from torture import signals
+from torture.order import order
 from torture.report import Finding, disk_sync_microseconds, table
 from torture.stage import Stage
 
@@ -18,6 +19,7 @@ Harness = Callable[[Stage, int], Iterator[Finding]]
 HARNESSES: dict[str, tuple[Harness, int]] = {
     "kill": (signals.kill, 1000),
     "terminate": (signals.terminate, 100),
+    "order": (order, 10_000),
 }
 """Each harness and how many rounds its long form has."""
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from torture.verdict import Verdict
 
-__all__ = ["Finding", "disk_sync_microseconds", "table"]
+__all__ = ["Finding", "disk_sync_microseconds", "place", "table"]
 
 _SYNCS = 300
 
@@ -43,6 +43,11 @@ class Finding:
     def as_expected(self) -> bool:
         """Whether the product held, or the broken build was caught."""
         return self.holds is (self.broken is None)
+
+
+def place(kind: str, workers: int) -> str:
+    """Return the name of a deployment."""
+    return f"{kind}, {workers} worker{'s' if workers > 1 else ''}"
 
 
 _COLUMNS = ("harness", "where", "build", "harm", "answered", "missing", "altered", "twice", "partial")

@@ -45,6 +45,12 @@ class Verdict:
         wrong = self.missing, self.altered, self.duplicated, self.partial, self.foreign
         return not any(wrong) and not self.damaged
 
+    def add(self, other: Verdict) -> None:
+        """Add what another record is worth."""
+        for name, value in vars(other).items():
+            setattr(self, name, getattr(self, name) + value)
+        del self.faults[10:]
+
     def note(self, kind: str, what: str) -> None:
         """Count one fault."""
         setattr(self, kind, getattr(self, kind) + 1)
