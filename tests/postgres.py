@@ -69,11 +69,16 @@ class Cluster:
             )
         _wait(self)
 
+    def children(self) -> list[int]:
+        """Return the ids of the server's other processes."""
+        main = self.process.pid
+        children = Path(f"/proc/{main}/task/{main}/children").read_text(encoding="ascii")
+        return [int(child) for child in children.split()]
+
     def crash(self) -> None:
         """SIGKILL the server and every process of it."""
         self.process.send_signal(signal.SIGSTOP)  # so that it does not start more of them
-        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()
-        for child in map(int, children.split()):
+        for child in self.children():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(child, signal.SIGKILL)
         self.process.kill()

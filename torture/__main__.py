@@ -9,8 +9,9 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from torture import signals
+from torture import database, signals
 from torture.order import order
+from torture.replay import replay
 from torture.report import Finding, disk_sync_microseconds, table
 from torture.stage import Stage
 
@@ -19,7 +20,11 @@ Harness = Callable[[Stage, int], Iterator[Finding]]
 HARNESSES: dict[str, tuple[Harness, int]] = {
     "kill": (signals.kill, 1000),
     "terminate": (signals.terminate, 100),
+    "crash": (database.crash, 100),
+    "cut-off": (database.cut_off, 200),
+    "trouble": (database.trouble, 60),
     "order": (order, 10_000),
+    "replay": (replay, 10_000),
 }
 """Each harness and how many rounds its long form has."""
 

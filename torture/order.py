@@ -14,7 +14,7 @@ from torture.report import Finding, place
 from torture.stage import Stage
 from torture.verdict import Verdict, examine
 
-__all__ = ["order"]
+__all__ = ["answers_in", "order"]
 
 _ANSWERS_A_RUN = 2000
 _ANSWERS_OF_A_BROKEN_BUILD = 200
@@ -32,7 +32,7 @@ class _Order:
 
     committed: dict[bytes, int] = field(default_factory=dict)
     syncs: list[tuple[int, int]] = field(default_factory=list)
-    sent: dict[bytes, int] = field(default_factory=dict)
+    sent: dict[str, int] = field(default_factory=dict)
 
 
 def order(stage: Stage, rounds: int) -> Iterator[Finding]:
@@ -57,8 +57,8 @@ def _prove(stage: Stage, answers: int, *, workers: int, broken: str | None = Non
             seen = _read(trace.read(log), subject.data_dir / "record.db-wal")
             log.unlink()
         earliest = list(accumulate((r for _, r in reversed(seen.syncs)), min))[::-1]
-        for request_id in map(str.encode, subject.ledger.answered):
-            committed = seen.committed.get(request_id)
+        for request_id in subject.ledger.answered:
+            committed = seen.committed.get(request_id.encode())
             if committed is None:
                 unlogged += 1
                 continue
@@ -73,13 +73,18 @@ def _prove(stage: Stage, answers: int, *, workers: int, broken: str | None = Non
     return Finding("order", where, proven, "answers after their sync", whole, more, broken)
 
 
+def answers_in(call: trace.Call) -> list[str]:
+    """Return the ids of the calls that are answered by what is sent."""
+    return [request_id.decode() for request_id in _ANSWER.findall(call.data)]
+
+
 def _read(calls: Iterable[trace.Call], log: Path) -> _Order:
     seen = _Order()
     uncommitted: set[bytes] = set()
     ends = False
     for call in calls:
         if call.sends:
-            for request_id in _ANSWER.findall(call.data):
+            for request_id in answers_in(call):
                 seen.sent[request_id] = call.entered
         elif call.path != str(log) or call.returned is None or call.result == -1:
             continue

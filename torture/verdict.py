@@ -9,12 +9,14 @@ from dataclasses import dataclass, field
 from onrecord.record.database import Database
 from torture.ledger import Ledger, digest
 
-__all__ = ["Verdict", "examine", "settle"]
+__all__ = ["ROWS", "Verdict", "examine", "judge", "settle"]
 
-_ROWS = """
+ROWS = """
 SELECT CAST(requests.id AS text), requests.input, responses.output
 FROM requests LEFT JOIN responses ON responses.request_id = requests.id
 """
+"""What `judge` compares."""
+
 _ORPHANS = "SELECT count(*) FROM responses WHERE request_id NOT IN (SELECT id FROM requests)"
 _SECONDS_BETWEEN_LOOKS = 0.25
 
@@ -87,7 +89,7 @@ def examine(database_url: str, ledger: Ledger) -> Verdict:
     database = Database(database_url)
     try:
         with database.read() as connection:
-            rows = connection.execution_options(yield_per=1000).exec_driver_sql(_ROWS)
+            rows = connection.execution_options(yield_per=1000).exec_driver_sql(ROWS)
             verdict = judge(((i, bytes(q), o and bytes(o)) for i, q, o in rows), ledger)
             for _ in range(connection.exec_driver_sql(_ORPHANS).scalar_one()):
                 verdict.note("partial", "a response without a request")
