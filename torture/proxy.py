@@ -56,7 +56,7 @@ class Proxy:
         trace: TracebackType | None,
     ) -> None:
         self.refuse()
-        self._do(self._loop.stop)
+        self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
 
     def accept(self) -> None:

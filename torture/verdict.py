@@ -19,6 +19,7 @@ FROM requests LEFT JOIN responses ON responses.request_id = requests.id
 
 _ORPHANS = "SELECT count(*) FROM responses WHERE request_id NOT IN (SELECT id FROM requests)"
 _SECONDS_BETWEEN_LOOKS = 0.25
+_PATIENCE_SECONDS = 5.0
 
 
 @dataclass
@@ -102,15 +103,17 @@ def examine(database_url: str, ledger: Ledger) -> Verdict:
     return verdict
 
 
-def settle(database_url: str, ledger: Ledger, *, seconds: float = 30) -> Verdict:
-    """Return the verdict as soon as nothing is missing, or after so many seconds.
+def settle(database_url: str, ledger: Ledger) -> Verdict:
+    """Return the verdict as soon as nothing is missing, or once it has been the same for a while.
 
     A server may keep answered calls elsewhere on disk while its database is away; once both run
     again, these have to arrive.
     """
-    end = time.monotonic() + seconds
+    end, least = 0.0, None
     while True:
         verdict = examine(database_url, ledger)
+        if least is None or verdict.missing < least:
+            end, least = time.monotonic() + _PATIENCE_SECONDS, verdict.missing
         if not verdict.missing or time.monotonic() > end:
             return verdict
         time.sleep(_SECONDS_BETWEEN_LOOKS)
