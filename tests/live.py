@@ -121,7 +121,7 @@ def launch(
 
 
 def _wait_until_ready(server: Server) -> None:
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while time.monotonic() < deadline:
         if server.process.poll() is not None:
             break

@@ -9,7 +9,8 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from torture import database, signals
+from torture import database, disk, signals
+from torture.faults import errors
 from torture.order import order
 from torture.replay import replay
 from torture.report import Finding, disk_sync_microseconds, table
@@ -23,6 +24,8 @@ HARNESSES: dict[str, tuple[Harness, int]] = {
     "crash": (database.crash, 100),
     "cut-off": (database.cut_off, 200),
     "trouble": (database.trouble, 60),
+    "full": (disk.full, 20),
+    "errors": (errors, 40),
     "order": (order, 10_000),
     "replay": (replay, 10_000),
 }

@@ -22,7 +22,7 @@ from pysqlite3 import dbapi2
 from torture import trace
 from torture.ledger import Ledger
 from torture.order import answers_in
-from torture.report import Finding
+from torture.report import Finding, place
 from torture.stage import Stage
 from torture.verdict import ROWS, Verdict, judge
 
@@ -86,7 +86,7 @@ def replay(stage: Stage, rounds: int) -> Iterator[Finding]:
 
 def _cut(stage: Stage, cuts: int, *, broken: str | None = None) -> Finding:
     whole = Verdict()
-    answered = 0
+    answered = checkpoints = 0
     for start in range(0, cuts, _CUTS_A_RUN):
         with stage.subject(broken=broken) as subject:
             subject.start()
@@ -104,11 +104,15 @@ def _cut(stage: Stage, cuts: int, *, broken: str | None = None) -> Finding:
             calls = list(trace.read(log))
             log.unlink()
         answered += len(subject.ledger.answered)
+        checkpoints += sum(call.syncs and call.path == str(record) for call in calls)
         count = min(_CUTS_A_RUN, cuts - start)
         for verdict in _verdicts(files, calls, subject.ledger, count, stage.chance):
             whole.add(verdict)
     whole.answered = answered
-    return Finding("replay", "SQLite, 1 worker", cuts, "power cuts", whole, broken=broken)
+    remark = f"{checkpoints} checkpoints"
+    return Finding(
+        "replay", place("SQLite", 1), cuts, "power cuts", whole, broken=broken, remark=remark
+    )
 
 
 def _verdicts(
