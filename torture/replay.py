@@ -11,7 +11,8 @@ from __future__ import annotations
 import random
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +25,7 @@ from torture.ledger import Ledger
 from torture.order import answers_in
 from torture.report import Finding, place
 from torture.stage import Stage
+from torture.subject import Subject
 from torture.verdict import ROWS, Verdict, judge
 
 __all__ = ["replay"]
@@ -32,6 +34,7 @@ _ANSWERS_A_RUN = 1200
 _CUTS_A_RUN = 1000
 _CUTS_OF_A_BROKEN_BUILD = 20
 _SECTOR = 512
+_SECONDS = 600
 
 Loss = Literal["all", "writes", "sectors"]
 _LOSSES: tuple[Loss, ...] = ("all", "writes", "sectors")
@@ -39,25 +42,43 @@ _LOSSES: tuple[Loss, ...] = ("all", "writes", "sectors")
 
 @dataclass
 class _File:
-    """A file of the record: what is certainly on the disk, and what may be there too."""
+    """A file of the record: what is certainly on the disk, and what may be there too.
+
+    What a failed sync was to write is `lost`: the kernel takes it for written and tries no more,
+    so that it can be read until the power goes and no later sync brings it to the disk. Only
+    writing it once more does. (https://wiki.postgresql.org/wiki/Fsync_Errors)
+    """
 
     durable: bytearray
     pending: list[trace.Call] = field(default_factory=list)
+    lost: list[trace.Call] = field(default_factory=list)
 
     def sync(self, sync: trace.Call) -> None:
-        """Put on the disk what was written before the sync began."""
+        """Put on the disk what was written before the sync began, or lose it if that failed."""
         later = []
         for call in self.pending:
             if call.returned is not None and call.returned < sync.entered:
-                _apply(self.durable, call, 0, len(call.data))
+                if sync.result == 0:
+                    self._keep(call)
+                else:
+                    self.lost.append(call)
             else:
                 later.append(call)
         self.pending = later
 
+    def _keep(self, call: trace.Call) -> None:
+        _apply(self.durable, call, 0, len(call.data))
+        end = call.offset + len(call.data)
+        self.lost = [
+            lost
+            for lost in self.lost
+            if lost.offset < call.offset or lost.offset + len(lost.data) > end
+        ]
+
     def after_cut(self, loss: Loss, chance: random.Random) -> bytearray:
         """Return what the disk may hold if the power goes now."""
         content = bytearray(self.durable)
-        for call in self.pending if loss != "all" else ():
+        for call in [*self.lost, *self.pending] if loss != "all" else ():
             pieces = [(0, len(call.data))]
             if loss == "sectors" and call.data:
                 first = -call.offset % _SECTOR
@@ -80,39 +101,72 @@ def _apply(content: bytearray, call: trace.Call, start: int, end: int) -> None:
 
 def replay(stage: Stage, rounds: int) -> Iterator[Finding]:
     """Cut the power at so many moments of recorded runs."""
-    yield _cut(stage, _CUTS_OF_A_BROKEN_BUILD, broken="synchronous-off")
-    yield _cut(stage, rounds)
+    yield _replay(stage, _CUTS_OF_A_BROKEN_BUILD, _load, broken="synchronous-off")
+    yield _replay(stage, rounds, _load)
+    for name, record in (("a sync failed", _fail_once), ("syncs failed, restart", _fail_and_restart)):
+        yield _replay(stage, max(100, rounds // 10), record, after=f", {name}")
 
 
-def _cut(stage: Stage, cuts: int, *, broken: str | None = None) -> Finding:
+Recording = Callable[[Subject, Path], None]
+
+
+def _load(subject: Subject, log: Path) -> None:
+    """Record one run."""
+    subject.start(under=trace.command(log))
+    with subject.load() as load:
+        load.wait_for(_ANSWERS_A_RUN, seconds=_SECONDS)
+    subject.stop()
+
+
+def _fail_once(subject: Subject, log: Path) -> None:
+    """Record a run in which one sync fails and calls go on."""
+    subject.start(under=trace.command(log, failing_sync="30"))
+    with subject.load(reconnect=True) as load:
+        load.wait_for(_ANSWERS_A_RUN // 2, seconds=_SECONDS)
+    subject.stop()
+
+
+def _fail_and_restart(subject: Subject, log: Path) -> None:
+    """Record a run that ends with syncs that fail, and the run after it."""
+    subject.start(under=trace.command(log, failing_sync="30+"))
+    with subject.load(reconnect=True) as load:
+        end = time.monotonic() + _SECONDS
+        while not load.ledger.refused and time.monotonic() < end:
+            time.sleep(0.005)
+        subject.stop()
+    subject.start(under=trace.command(log))
+    with subject.load() as load:
+        load.wait_for(_ANSWERS_A_RUN // 4, seconds=_SECONDS)
+    subject.stop()
+
+
+def _replay(
+    stage: Stage, cuts: int, record: Recording, *, broken: str | None = None, after: str = ""
+) -> Finding:
     whole = Verdict()
     answered = checkpoints = 0
     for start in range(0, cuts, _CUTS_A_RUN):
         with stage.subject(broken=broken) as subject:
             subject.start()
             subject.stop()
-            record = subject.data_dir / "record.db"
+            database = subject.data_dir / "record.db"
             files = {
                 str(path): _File(bytearray(path.read_bytes()))
-                for path in (record, record.with_name("record.db-wal"))
+                for path in (database, database.with_name("record.db-wal"))
             }
             log = subject.data_dir.with_suffix(".strace")
-            subject.start(under=trace.command(log))
-            with subject.load() as load:
-                load.wait_for(_ANSWERS_A_RUN, seconds=600)
-            subject.stop()
+            record(subject, log)
             calls = list(trace.read(log))
             log.unlink()
         answered += len(subject.ledger.answered)
-        checkpoints += sum(call.syncs and call.path == str(record) for call in calls)
+        checkpoints += sum(call.syncs and call.path == str(database) for call in calls)
         count = min(_CUTS_A_RUN, cuts - start)
         for verdict in _verdicts(files, calls, subject.ledger, count, stage.chance):
             whole.add(verdict)
     whole.answered = answered
+    where = place("SQLite", 1) + after
     remark = f"{checkpoints} checkpoints"
-    return Finding(
-        "replay", place("SQLite", 1), cuts, "power cuts", whole, broken=broken, remark=remark
-    )
+    return Finding("replay", where, cuts, "power cuts", whole, broken=broken, remark=remark)
 
 
 def _verdicts(
@@ -150,7 +204,7 @@ def _events(
         elif call.path not in files:
             continue
         elif call.syncs:
-            if call.returned is not None and call.result == 0:
+            if call.returned is not None:
                 yield call.returned, "sync", call
         elif call.name in {"pwrite64", "ftruncate"}:
             yield call.entered, "write", call

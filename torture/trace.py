@@ -49,10 +49,16 @@ class Call:
         return self.path.startswith("socket:")
 
 
-def command(log: Path) -> list[str]:
-    """Return what a server's command has to run under for `read` to read its calls."""
+def command(log: Path, *, failing_sync: str | None = None) -> list[str]:
+    """Return what a server's command has to run under for `read` to read its calls.
+
+    A log that is there is appended to. `failing_sync` is the number of the sync that fails with
+    EIO, with a "+" behind it where all that follow do too.
+    """
     options = ["-f", "-y", "-xx", "-s", str(_LONGEST), "-e", f"trace={_TRACED}"]
-    return ["strace", "--seccomp-bpf", *options, "-o", str(log)]
+    if failing_sync:
+        options += ["-e", f"inject=fsync,fdatasync:error=EIO:when={failing_sync}"]
+    return ["strace", "--seccomp-bpf", *options, "-A", "-o", str(log)]
 
 
 def read(log: Path) -> Iterator[Call]:
