@@ -8,7 +8,7 @@ import os
 import random
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from sqlalchemy.engine import make_url
 
@@ -27,7 +27,7 @@ _READY_SECONDS = 60
 _CUTS: tuple[Cut, ...] = ("after", "before", "now")
 
 
-def crash(stage: Stage, rounds: int) -> Iterator[Finding]:
+def crash(stage: Stage, rounds: int, workers: Sequence[int] = (1, 2)) -> Iterator[Finding]:
     """SIGKILL PostgreSQL: all of it, and every other time one of its backends."""
     harm = "SIGKILLs of PostgreSQL"
     broken = "synchronous-off"
@@ -36,11 +36,11 @@ def crash(stage: Stage, rounds: int) -> Iterator[Finding]:
         while verdict.holds and tries < _TRIES:
             tries, verdict = tries + 1, _crash(subject, stage.cluster, 1, stage.chance)
     yield Finding("crash", "PostgreSQL, 1 worker", tries, harm, verdict, broken=broken)
-    for workers in (1, 2):
-        share = max(2, rounds // 2)
-        with stage.subject("PostgreSQL", workers=workers) as subject:
+    for count in workers:
+        share = max(2, rounds // len(workers))
+        with stage.subject("PostgreSQL", workers=count) as subject:
             verdict = _crash(subject, stage.cluster, share, stage.chance)
-        yield Finding("crash", place("PostgreSQL", workers), share, harm, verdict)
+        yield Finding("crash", place("PostgreSQL", count), share, harm, verdict)
 
 
 def _crash(subject: Subject, cluster: Cluster, rounds: int, chance: random.Random) -> Verdict:
@@ -60,17 +60,18 @@ def _crash(subject: Subject, cluster: Cluster, rounds: int, chance: random.Rando
     return settle(subject.database_url, subject.ledger)
 
 
-def cut_off(stage: Stage, rounds: int) -> Iterator[Finding]:
+def cut_off(stage: Stage, rounds: int, workers: Sequence[int] = (1, 2)) -> Iterator[Finding]:
     """Cut the server's connections to PostgreSQL, also between COMMIT and its reply."""
     harm = "cuts"
     for broken in ("insert-again", "answer-before-commit"):
         with _behind_proxy(stage, broken=broken) as (subject, proxy, url):
             verdict, settled = _cut_off(subject, proxy, url, _TRIES, stage.chance)
         yield Finding("cut-off", place("PostgreSQL", 1), proxy.cuts, harm, verdict, settled, broken)
-    for workers in (1, 2):
-        with _behind_proxy(stage, workers=workers) as (subject, proxy, url):
-            verdict, settled = _cut_off(subject, proxy, url, -(-rounds // 2), stage.chance)
-        yield Finding("cut-off", place("PostgreSQL", workers), proxy.cuts, harm, verdict, settled)
+    for count in workers:
+        with _behind_proxy(stage, workers=count) as (subject, proxy, url):
+            share = -(-rounds // len(workers))
+            verdict, settled = _cut_off(subject, proxy, url, share, stage.chance)
+        yield Finding("cut-off", place("PostgreSQL", count), proxy.cuts, harm, verdict, settled)
 
 
 def _cut_off(
@@ -85,7 +86,7 @@ def _cut_off(
             while proxy.armed:
                 time.sleep(0.005)
             load.wait_for(5)
-    return settle(url, subject.ledger), {"never ready again": not _gets_ready(subject)}
+    return settle(url, subject.ledger), {"never ready again": int(not _gets_ready(subject))}
 
 
 def trouble(stage: Stage, rounds: int) -> Iterator[Finding]:
@@ -128,7 +129,7 @@ def _trouble(
         back = time.monotonic() - back
         if ready:
             load.wait_for(50)
-    more = {"never ready again": not ready}
+    more = {"never ready again": int(not ready)}
     return settle(url, subject.ledger), more, f"{refused:,} refused, ready after {back:.1f} s"
 
 

@@ -6,7 +6,7 @@ import re
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,83 +14,94 @@ from pathlib import Path
 from torture.report import Finding
 from torture.stage import Stage
 from torture.subject import Subject
-from torture.verdict import Verdict, examine
+from torture.verdict import examine
 
-__all__ = ["errors"]
+__all__ = ["PLACES", "errors"]
 
 _SECONDS = 60
+_CALLS_AFTERWARDS = 100
+_PROBED_SECONDS = 1.5
+"""Longer than the writer waits until it looks whether the database is back."""
 _ATTACHED = re.compile(r"attached")
 
 
 @dataclass(frozen=True)
-class _Fault:
-    """Which calls on which file fail: number `when` of them, and with a "+" all that follow."""
+class _Place:
+    """Where errors are injected: into which system calls on which file of the record."""
 
+    name: str
     syscalls: str
     file: str
-    when: str
-    error: str = "EIO"
 
 
-def errors(stage: Stage, rounds: int) -> Iterator[Finding]:
-    """Let each of the first `rounds` writes and syncs of the log fail, and those of the database."""
-    syncs, writes = "fsync,fdatasync", "pwrite64"
-    numbers = range(1, rounds + 1)
-    broken = "ignore-commit-errors"
-    yield _inject(stage, "log's sync", [_Fault(syncs, "record.db-wal", "3+")], broken=broken)
-    for name, syscalls, file in (
-        ("log's sync", syncs, "record.db-wal"),
-        ("log's write", writes, "record.db-wal"),
-        ("database's sync", syncs, "record.db"),
-        ("database's write", writes, "record.db"),
-    ):
-        few = numbers if file.endswith("wal") else numbers[: max(1, rounds // 10)]
-        faults = [_Fault(syscalls, file, str(number)) for number in few]
-        faults.append(_Fault(syscalls, file, "2+"))
-        yield _inject(stage, name, faults)
+PLACES = (
+    _Place("log's sync", "fsync,fdatasync", "record.db-wal"),
+    _Place("log's write", "pwrite64", "record.db-wal"),
+    _Place("database's sync", "fsync,fdatasync", "record.db"),
+    _Place("database's write", "pwrite64", "record.db"),
+)
+
+
+def errors(stage: Stage, rounds: int, places: Sequence[_Place] = PLACES) -> Iterator[Finding]:
+    """Let each of the first `rounds` writes and syncs of the log fail, and some of the database's.
+
+    The database is written at checkpoints only. Last comes a disk that fails for good: then the
+    server has to say that it is not ready, also once nobody calls any more.
+    """
+    yield _inject(stage, PLACES[0], [_FOR_GOOD], broken="ignore-commit-errors")
+    for place in places:
+        count = rounds if place.file.endswith("wal") else max(1, rounds // 10)
+        yield _inject(stage, place, [*map(str, range(1, count + 1)), _FOR_GOOD])
+
+
+_FOR_GOOD = "2+"
+_MORE = "not injected", "ready without a disk"
 
 
 def _inject(
-    stage: Stage, name: str, faults: list[_Fault], *, broken: str | None = None
+    stage: Stage, place: _Place, numbers: list[str], *, broken: str | None = None
 ) -> Finding:
     more = dict.fromkeys(_MORE, 0)
     with stage.subject(broken=broken) as subject:
-        for fault in faults:
+        for number in numbers:
             subject.start()
-            _let_fail(subject, fault, more)
+            _let_fail(subject, place, number, more)
             subject.stop()
         subject.start()
         with subject.load() as load:
             load.wait_for(20)
         subject.stop()
         verdict = examine(subject.database_url, subject.ledger)
-    return Finding("errors", f"SQLite, {name}", len(faults), "times EIO", verdict, more, broken)
+    where = f"SQLite, {place.name}"
+    return Finding("errors", where, len(numbers), "times EIO", verdict, more, broken)
 
 
-_MORE = "not injected", "still ready"
-
-
-def _let_fail(subject: Subject, fault: _Fault, more: dict[str, int]) -> None:
+def _let_fail(subject: Subject, place: _Place, number: str, more: dict[str, int]) -> None:
     log = subject.data_dir.with_suffix(".strace")
-    with subject.load(reconnect=True) as load:
-        load.wait_for(20)
-        with _strace(subject, fault, log):
+    with _strace(subject, place, number, log):
+        with subject.load(reconnect=True) as load:
             end = time.monotonic() + _SECONDS
             while "INJECTED" not in log.read_text(errors="replace") and time.monotonic() < end:
                 time.sleep(0.01)
             more["not injected"] += "INJECTED" not in log.read_text(errors="replace")
-            time.sleep(0.2)
-            print(fault, load.ledger.statuses, subject.ready, subject.running)
+            # Some commits more: what they find is what the fault left.
+            told = load.ledger.told + _CALLS_AFTERWARDS
+            while load.ledger.told < told and time.monotonic() < end:
+                time.sleep(0.01)
+        # A checkpoint that fails leaves the log as it is, and no call without a record.
+        if number == _FOR_GOOD and place.file.endswith("wal"):
+            time.sleep(_PROBED_SECONDS)
+            more["ready without a disk"] += subject.ready
 
 
 @contextmanager
-def _strace(subject: Subject, fault: _Fault, log: Path) -> Iterator[None]:
-    injected = f"inject={fault.syscalls}:error={fault.error}:when={fault.when}"
+def _strace(subject: Subject, place: _Place, number: str, log: Path) -> Iterator[None]:
+    injected = f"inject={place.syscalls}:error=EIO:when={number}"
     tracer = subprocess.Popen(
         [
             *("strace", "-f", "-p", str(subject.server.process.pid), "-o", str(log), "-s", "0"),
-            *("-P", str(subject.data_dir / fault.file)),
-            *("-e", f"trace={fault.syscalls}", "-e", injected),
+            *("-P", str(subject.data_dir / place.file)),
+            *("-e", f"trace={place.syscalls}", "-e", injected),
         ],
         stderr=subprocess.PIPE,
         text=True,

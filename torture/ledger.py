@@ -48,6 +48,11 @@ class Ledger:
         self.open.add(digest(sent))
 
     @property
+    def told(self) -> int:
+        """How many calls were told anything."""
+        return self.statuses.total()
+
+    @property
     def refused(self) -> int:
         """How many calls were told that they are not on record."""
         return sum(count for status, count in self.statuses.items() if status not in ON_RECORD)

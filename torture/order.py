@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import bisect
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path
@@ -28,19 +28,19 @@ _FRAME_HEADER = 24
 
 @dataclass
 class _Order:
-    """What a trace tells: when calls were committed to the log, when it was synced, what was sent."""
+    """When calls were committed to the log, when it was synced, and when answers were sent."""
 
     committed: dict[bytes, int] = field(default_factory=dict)
     syncs: list[tuple[int, int]] = field(default_factory=list)
     sent: dict[str, int] = field(default_factory=dict)
 
 
-def order(stage: Stage, rounds: int) -> Iterator[Finding]:
+def order(stage: Stage, rounds: int, workers: Sequence[int] = (1, 2)) -> Iterator[Finding]:
     """Prove the order of log, sync and answer for so many answers."""
     for broken in ("synchronous-off", "answer-before-commit"):
         yield _prove(stage, _ANSWERS_OF_A_BROKEN_BUILD, workers=1, broken=broken)
-    yield _prove(stage, rounds // 2, workers=1)
-    yield _prove(stage, rounds // 2, workers=2)
+    for count in workers:
+        yield _prove(stage, rounds // len(workers), workers=count)
 
 
 def _prove(stage: Stage, answers: int, *, workers: int, broken: str | None = None) -> Finding:
@@ -96,8 +96,8 @@ def _read(calls: Iterable[trace.Call], log: Path) -> _Order:
         elif len(call.data) > _WAL_HEADER:
             uncommitted.update(_ID.findall(call.data))
             if ends:
-                for request_id in uncommitted:
-                    seen.committed.setdefault(request_id, call.returned)
+                for found in uncommitted:
+                    seen.committed.setdefault(found, call.returned)
                 uncommitted.clear()
     seen.syncs.sort()
     return seen

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
@@ -83,7 +84,7 @@ class _File:
             if loss == "sectors" and call.data:
                 first = -call.offset % _SECTOR
                 edges = [0, *range(first, len(call.data), _SECTOR), len(call.data)]
-                pieces = list(zip(edges, edges[1:], strict=False))
+                pieces = list(pairwise(edges))
             for start, end in pieces:
                 if chance.random() < 0.5:
                     _apply(content, call, start, end)
@@ -103,7 +104,10 @@ def replay(stage: Stage, rounds: int) -> Iterator[Finding]:
     """Cut the power at so many moments of recorded runs."""
     yield _replay(stage, _CUTS_OF_A_BROKEN_BUILD, _load, broken="synchronous-off")
     yield _replay(stage, rounds, _load)
-    for name, record in (("a sync failed", _fail_once), ("syncs failed, restart", _fail_and_restart)):
+    for name, record in (
+        ("a sync failed", _fail_once),
+        ("syncs failed, restart", _fail_and_restart),
+    ):
         yield _replay(stage, max(100, rounds // 10), record, after=f", {name}")
 
 
@@ -192,7 +196,10 @@ def _verdicts(
             while moments and moments[-1] == number:
                 moments.pop()
                 loss = chance.choice(_LOSSES)
-                yield _open(Path(directory), files, sent, ledger, loss, chance)
+                for path, file in files.items():
+                    content = file.after_cut(loss, chance)
+                    (Path(directory) / Path(path).name).write_bytes(content)
+                yield _open(Path(directory), sent, ledger)
 
 
 def _events(
@@ -212,18 +219,8 @@ def _events(
             raise ValueError(f"the replay cannot follow a {call.name} of {call.path}")
 
 
-def _open(
-    directory: Path,
-    files: dict[str, _File],
-    sent: Ledger,
-    ledger: Ledger,
-    loss: Loss,
-    chance: random.Random,
-) -> Verdict:
-    shutil.rmtree(directory)
-    directory.mkdir()
-    for path, file in files.items():
-        (directory / Path(path).name).write_bytes(file.after_cut(loss, chance))
+def _open(directory: Path, sent: Ledger, ledger: Ledger) -> Verdict:
+    """Let SQLite recover the files and compare them with what was `sent` by then."""
     with closing(dbapi2.connect(str(directory / "record.db"))) as connection:
         try:
             rows = [(i, bytes(q), o and bytes(o)) for i, q, o in connection.execute(ROWS)]
@@ -235,6 +232,9 @@ def _open(
     verdict = judge(((i, q, o) for i, q, o in rows if i not in later), sent)
     if found != ["ok"]:
         verdict.note("damaged", str(found))
+    # SQLite may have made others beside them, which the next cut does not have.
+    shutil.rmtree(directory)
+    directory.mkdir()
     return verdict
 
 

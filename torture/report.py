@@ -50,7 +50,17 @@ def place(kind: str, workers: int) -> str:
     return f"{kind}, {workers} worker{'s' if workers > 1 else ''}"
 
 
-_COLUMNS = ("harness", "where", "build", "harm", "answered", "missing", "altered", "twice", "other faults")
+_COLUMNS = (
+    "harness",
+    "where",
+    "build",
+    "harm",
+    "answered",
+    "missing",
+    "altered",
+    "twice",
+    "other faults",
+)
 
 
 def table(findings: Iterable[Finding]) -> str:

@@ -19,14 +19,11 @@ _LOAD_SECONDS = (0.05, 0.5)
 _STOP_SECONDS = 60
 _TRIES = 20
 """How many rounds a broken build has to be caught in."""
-DEPLOYMENTS: tuple[tuple[Kind, int], ...] = tuple(
-    itertools.product(("SQLite", "PostgreSQL"), (1, 2))
-)
+Deployments = tuple[tuple[Kind, int], ...]
+_DEPLOYMENTS: Deployments = tuple(itertools.product(("SQLite", "PostgreSQL"), (1, 2)))
 
 
-def kill(
-    stage: Stage, rounds: int, deployments: tuple[tuple[Kind, int], ...] = DEPLOYMENTS
-) -> Iterator[Finding]:
+def kill(stage: Stage, rounds: int, deployments: Deployments = _DEPLOYMENTS) -> Iterator[Finding]:
     """SIGKILL the server and its workers so many times in all, at random moments of their load."""
     harm = "SIGKILLs"
     for broken in ("answer-before-commit", "two-transactions"):
@@ -56,7 +53,7 @@ def _kill(subject: Subject, rounds: int, chance: random.Random) -> Verdict:
 
 
 def terminate(
-    stage: Stage, rounds: int, deployments: tuple[tuple[Kind, int], ...] = DEPLOYMENTS
+    stage: Stage, rounds: int, deployments: Deployments = _DEPLOYMENTS
 ) -> Iterator[Finding]:
     """SIGTERM the server under load: each call that it had begun is answered before it leaves."""
     harm = "SIGTERMs"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import shutil
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -67,7 +67,6 @@ class Stage:
         broken: str | None = None,
         database_url: str | None = None,
         data_dir: Path | None = None,
-        program: Sequence[str] | None = None,
     ) -> Iterator[Subject]:
         """Give a deployment with an empty record; it is stopped and its files go afterwards."""
         directory = data_dir or self.home / f"data-{uuid.uuid4().hex[:8]}"
@@ -78,7 +77,7 @@ class Stage:
             directory,
             database_url=database_url or self.database_url(kind),
             workers=workers,
-            program=program or (["-m", "torture.broken", broken] if broken else ["-m", "onrecord"]),
+            program=(["-m", "torture.broken", broken] if broken else ["-m", "onrecord"]),
         )
         try:
             yield subject

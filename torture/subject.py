@@ -41,7 +41,9 @@ class Subject:
         self._token = ""
         self._server: Server | None = None
 
-    def start(self, *, under: Sequence[str] = (), settings: Mapping[str, str] | None = None) -> None:
+    def start(
+        self, *, under: Sequence[str] = (), settings: Mapping[str, str] | None = None
+    ) -> None:
         """Start the server and wait until it is ready; `under` is what its command runs under."""
         path = os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH")]))
         self._server = launch(

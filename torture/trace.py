@@ -70,10 +70,8 @@ def read(log: Path) -> Iterator[Call]:
             event = event.lstrip()
             if event.startswith(("+++", "---")):
                 continue
-            if event.startswith("<..."):
-                call = under_way.pop(process)
-            else:
-                call = _entered(event, number)
+            resumed = event.startswith("<...")
+            call = under_way.pop(process) if resumed else _entered(event, number)
             if "<unfinished ...>" in event:
                 under_way[process] = call
                 continue
@@ -94,7 +92,9 @@ def _entered(event: str, number: int) -> Call:
     descriptor = _DESCRIPTOR.match(arguments)
     path = _bytes(descriptor[1]).decode() if descriptor else data.decode(errors="replace")
     end = arguments.rpartition(" = ")[0] or arguments
-    offset = _NUMBER.search(end, max(0, len(end) - 40)) if name in {"pwrite64", "ftruncate"} else None
+    offset = (
+        _NUMBER.search(end, max(0, len(end) - 40)) if name in {"pwrite64", "ftruncate"} else None
+    )
     return Call(name, path, data, int(offset[1]) if offset else 0, number)
 
 

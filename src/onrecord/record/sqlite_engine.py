@@ -115,11 +115,8 @@ def move_log(engine: Engine) -> None:
     to the disk, as the kernel takes it for written. A server that starts recovers that tail, and
     what it appended would be lost with it when the power goes. It begins a new log instead.
     """
-    connection = engine.raw_connection()
-    try:
-        connection.execute("PRAGMA wal_checkpoint(PASSIVE)")  # type: ignore[attr-defined]
-    finally:
-        connection.close()
+    with contextlib.closing(engine.raw_connection()) as connection:
+        connection.cursor().execute("PRAGMA wal_checkpoint(PASSIVE)")
 
 
 @contextlib.contextmanager
