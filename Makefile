@@ -6,7 +6,7 @@ STAMPS := $(VENV)/.stamps
 CONSTRAINTS := $(wildcard constraints/py$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])').txt)
 PIP := $(BIN)/python -m pip install --quiet $(if $(CONSTRAINTS),-c $(CONSTRAINTS))
 
-.PHONY: install dev demo test check bench bench-peers clean services
+.PHONY: install dev demo test torture check bench bench-peers clean services
 
 install: $(STAMPS)/install ## the package, the common model extras and the `onrecord` command in .venv
 
@@ -30,16 +30,19 @@ dev: $(STAMPS)/dev ## what the tests and checks need, in .venv
 demo: install ## train a small real model, serve it, walk through one recorded prediction
 	$(BIN)/onrecord demo
 
-services: ## PostgreSQL and Chromium for the tests, from Debian where they are missing
-	@./tests/install-services.sh
+services: ## PostgreSQL, Chromium and strace for the tests, from Debian where they are missing
+	@./tests/install-services.sh strace
 
 check: dev ## format, lint, types
-	$(BIN)/ruff format --check src tests benchmarks
-	$(BIN)/ruff check src tests benchmarks
+	$(BIN)/ruff format --check src tests benchmarks torture
+	$(BIN)/ruff check src tests benchmarks torture
 	$(BIN)/mypy
 
 test: dev services check ## every test, on SQLite and on PostgreSQL
 	$(BIN)/pytest -n auto --dist loadfile
+
+torture: dev services ## proof under faults, in its long form; ARGS= for python -m torture
+	PYTHONPATH=tests $(BIN)/python -m torture $(ARGS)
 
 bench: dev ## the benchmark of docs/benchmarks.md
 	@./tests/install-services.sh wrk

@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,18 +91,25 @@ def launch(
     *,
     database_url: str | None = None,
     workers: int = 1,
+    program: Sequence[str] = ("-m", "onrecord"),
+    under: Sequence[str] = (),
+    variables: Mapping[str, str] | None = None,
     **settings: str,
 ) -> Server:
-    """Start `onrecord serve` with some settings and return it once it is ready."""
+    """Start `onrecord serve` with some settings and return it once it is ready.
+
+    `program` is what the interpreter runs, `under` what the whole command runs under, and
+    `variables` are more environment variables.
+    """
     port = free_port()
     environment = {k: v for k, v in os.environ.items() if not k.startswith("ONRECORD_")}
-    environment["ONRECORD_DATA_DIR"] = str(data_dir)
+    environment |= {"ONRECORD_DATA_DIR": str(data_dir), **(variables or {})}
     environment |= {f"ONRECORD_{name.upper()}": value for name, value in settings.items()}
     if database_url is not None:
         environment["ONRECORD_DATABASE"] = database_url
     log = (data_dir.parent / f"{data_dir.name}.log").open("ab")
     process = subprocess.Popen(
-        [sys.executable, "-m", "onrecord", "serve", str(model_dir), "--port", str(port)]
+        [*under, sys.executable, *program, "serve", str(model_dir), "--port", str(port)]
         + (["--workers", str(workers)] if workers > 1 else []),
         env=environment,
         stdout=log,
@@ -116,7 +123,7 @@ def launch(
 
 
 def _wait_until_ready(server: Server) -> None:
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while time.monotonic() < deadline:
         if server.process.poll() is not None:
             break

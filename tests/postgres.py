@@ -6,11 +6,12 @@ import contextlib
 import os
 import pwd
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +24,18 @@ class PostgresMissingError(Exception):
     """There is no PostgreSQL server on this machine."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Cluster:
-    """A running cluster that trusts whoever connects from this machine."""
+    """A cluster that trusts whoever connects from this machine.
+
+    Only a `durable` one waits for the disk.
+    """
 
     port: int
     directory: Path
-    process: subprocess.Popen[bytes]
     binaries: Path
+    durable: bool
+    process: subprocess.Popen[bytes] = field(init=False)
 
     def url_for(self, dbname: str) -> str:
         return f"postgresql://postgres@127.0.0.1:{self.port}/{dbname}"
@@ -42,11 +47,48 @@ class Cluster:
         with psycopg.connect(self.url_for("postgres"), autocommit=True) as connection:
             connection.execute(statement)
 
+    def start(self) -> None:
+        """Start the server and wait until it answers."""
+        command = [str(self.binaries / "postgres"), "-D", str(self.directory / "data")]
+        command += ["-k", str(self.directory), "-p", str(self.port)]
+        for setting in (
+            "listen_addresses=127.0.0.1",
+            f"fsync={'on' if self.durable else 'off'}",
+            "max_connections=50",
+            "shared_buffers=16MB",
+        ):
+            command += ["-c", setting]
+        with (self.directory / "log").open("ab") as log:
+            self.process = subprocess.Popen(
+                command,
+                stdout=log,
+                stderr=log,
+                cwd=self.directory,
+                env=_environment(self.directory),
+                **_owner(),
+            )
+        _wait(self)
+
+    def children(self) -> list[int]:
+        """Return the ids of the server's other processes."""
+        main = self.process.pid
+        children = Path(f"/proc/{main}/task/{main}/children").read_text(encoding="ascii")
+        return [int(child) for child in children.split()]
+
+    def crash(self) -> None:
+        """SIGKILL the server and every process of it."""
+        self.process.send_signal(signal.SIGSTOP)  # so that it does not start more of them
+        for child in self.children():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(child, signal.SIGKILL)
+        self.process.kill()
+        self.process.wait(30)
+
     def stop(self) -> None:
         """Stop the server and remove its files."""
         if self.process.poll() is None:
             # SIGQUIT: nothing of it is kept, so there is no need for a checkpoint.
-            self.process.send_signal(3)
+            self.process.send_signal(signal.SIGQUIT)
             self.process.wait(30)
         shutil.rmtree(self.directory, ignore_errors=True)
 
@@ -61,48 +103,28 @@ def start_cluster(*, durable: bool = False) -> Cluster:
     owner = _owner()
     if owner:
         os.chown(directory, owner["user"], owner["group"])
-    environment = {"PATH": os.environ.get("PATH", ""), "LC_ALL": "C", "HOME": str(directory)}
-    data = directory / "data"
     subprocess.run(
         [
-            *(str(binaries / "initdb"), "-D", str(data), "-U", "postgres", "-A", "trust"),
-            *("-E", "UTF8", "--locale=C", "--no-sync"),
+            *(str(binaries / "initdb"), "-D", str(directory / "data"), "-U", "postgres"),
+            *("-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync"),
         ],
         check=True,
         stdout=subprocess.DEVNULL,
         cwd=directory,
-        env=environment,
+        env=_environment(directory),
         **owner,
     )
-    port = _free_port()
-    with (directory / "log").open("wb") as log:
-        process = subprocess.Popen(
-            [
-                *(
-                    str(binaries / "postgres"),
-                    "-D",
-                    str(data),
-                    "-k",
-                    str(directory),
-                    "-p",
-                    str(port),
-                ),
-                *("-c", "listen_addresses=127.0.0.1", "-c", f"fsync={'on' if durable else 'off'}"),
-                *("-c", "max_connections=50", "-c", "shared_buffers=16MB"),
-            ],
-            stdout=log,
-            stderr=log,
-            cwd=directory,
-            env=environment,
-            **owner,
-        )
-    cluster = Cluster(port, directory, process, binaries)
+    cluster = Cluster(_free_port(), directory, binaries, durable)
     try:
-        _wait(cluster)
+        cluster.start()
     except BaseException:
         cluster.stop()
         raise
     return cluster
+
+
+def _environment(directory: Path) -> dict[str, str]:
+    return {"PATH": os.environ.get("PATH", ""), "LC_ALL": "C", "HOME": str(directory)}
 
 
 def _binaries() -> Path:

@@ -98,7 +98,7 @@ def _prepare_sqlite(connection: Any) -> None:
 
 def _commit_to_sqlite(connection: Any, calls: Sequence[RecordedCall]) -> None:
     if len(calls) == 0:
-        connection.execute("BEGIN IMMEDIATE").execute("COMMIT")
+        _write_nothing_new(connection)
     elif len(calls) <= _SQLITE_SIZE:
         _insert_into_sqlite(connection, calls)  # a statement alone is a transaction
     else:
@@ -111,6 +111,19 @@ def _commit_to_sqlite(connection: Any, calls: Sequence[RecordedCall]) -> None:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
             raise
+
+
+def _write_nothing_new(connection: Any) -> None:
+    """Write what is there already: an empty transaction would succeed on a full disk too."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        connection.execute(f"PRAGMA user_version = {version:d}")
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
 
 
 def _insert_into_sqlite(connection: Any, calls: Sequence[RecordedCall]) -> None:

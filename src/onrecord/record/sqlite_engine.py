@@ -13,7 +13,7 @@ from sqlalchemy import URL, Connection, Engine, QueuePool, create_engine, event
 
 from onrecord.errors import DatabaseError
 
-__all__ = ["WRITE", "make", "path_of", "require_version", "upgrade_lock"]
+__all__ = ["WRITE", "make", "move_log", "path_of", "require_version", "upgrade_lock"]
 
 WRITE = "onrecord_write"
 """The execution option of a connection whose transaction begins with the write lock."""
@@ -106,6 +106,17 @@ def _begin(connection: Connection) -> None:
     # A deferred transaction that turns to writing fails at once where another writes.
     write = connection.get_execution_options().get(WRITE, False)
     connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+
+
+def move_log(engine: Engine) -> None:
+    """Move what the write-ahead log holds into the database file, as far as nobody reads it.
+
+    After a sync that failed, the log may have a tail that can be read but that no later sync brings
+    to the disk, as the kernel takes it for written. A server that starts recovers that tail, and
+    what it appended would be lost with it when the power goes. It begins a new log instead.
+    """
+    with contextlib.closing(engine.raw_connection()) as connection:
+        connection.cursor().execute("PRAGMA wal_checkpoint(PASSIVE)")
 
 
 @contextlib.contextmanager
