@@ -97,21 +97,15 @@ def _let_fail(subject: Subject, place: _Place, number: str, more: dict[str, int]
 @contextmanager
 def _strace(subject: Subject, place: _Place, number: str, log: Path) -> Iterator[None]:
     injected = f"inject={place.syscalls}:error=EIO:when={number}"
-    tracer = subprocess.Popen(
-        [
-            *("strace", "-f", "-p", str(subject.server.process.pid), "-o", str(log), "-s", "0"),
-            *("-P", str(subject.data_dir / place.file)),
-            *("-e", f"trace={place.syscalls}", "-e", injected),
-        ],
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
+    command = ["strace", "-f", "-p", str(subject.server.process.pid), "-o", str(log), "-s", "0"]
+    command += ["-P", str(subject.data_dir / place.file)]
+    command += ["-e", f"trace={place.syscalls}", "-e", injected]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as tracer:
         assert tracer.stderr is not None
-        while not _ATTACHED.search(tracer.stderr.readline()):
-            if tracer.poll() is not None:
-                raise RuntimeError("strace could not attach to the server")
-        yield
-    finally:
-        tracer.send_signal(signal.SIGINT)
-        tracer.wait()
+        try:
+            while not _ATTACHED.search(tracer.stderr.readline()):
+                if tracer.poll() is not None:
+                    raise RuntimeError("strace could not attach to the server")
+            yield
+        finally:
+            tracer.send_signal(signal.SIGINT)

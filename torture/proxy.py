@@ -38,6 +38,7 @@ class Proxy:
         self._delay = 0.0
         self._armed: Cut | None = None
         self._writers: set[asyncio.StreamWriter] = set()
+        self._serving: set[asyncio.Task[None]] = set()
         self._loop = asyncio.new_event_loop()
         self._flows = asyncio.Event()
         self._flows.set()
@@ -56,8 +57,10 @@ class Proxy:
         trace: TracebackType | None,
     ) -> None:
         self.refuse()
+        asyncio.run_coroutine_threadsafe(self._finish(), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
+        self._loop.close()
 
     def accept(self) -> None:
         """Accept connections, on the same port as before."""
@@ -109,7 +112,16 @@ class Proxy:
             writer.transport.abort()
         return count
 
+    async def _finish(self) -> None:
+        self._flows.set()
+        if self._serving:
+            await asyncio.wait(self._serving)
+
     async def _serve(self, client: asyncio.StreamReader, answers: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._serving.add(task)
+        task.add_done_callback(self._serving.discard)
         try:
             server, asks = await asyncio.open_connection("127.0.0.1", self._upstream)
         except OSError:
@@ -124,6 +136,9 @@ class Proxy:
             )
         finally:
             self._writers -= {asks, answers}
+            for writer in (asks, answers):
+                with contextlib.suppress(OSError):
+                    await writer.wait_closed()
 
     async def _pump(
         self,
