@@ -12,7 +12,7 @@ from pathlib import Path
 from torture import database, disk, signals
 from torture.faults import errors
 from torture.order import order
-from torture.replay import replay
+from torture.replay import failed_sync, replay
 from torture.report import Finding, disk_sync_microseconds, table
 from torture.stage import Stage
 
@@ -28,6 +28,7 @@ HARNESSES: dict[str, tuple[Harness, int]] = {
     "errors": (errors, 40),
     "order": (order, 10_000),
     "replay": (replay, 10_000),
+    "failed-sync": (failed_sync, 1000),
 }
 """Each harness and how many rounds its long form has."""
 

@@ -89,14 +89,16 @@ def _cut_off(
     return settle(url, subject.ledger), {"never ready again": int(not _gets_ready(subject))}
 
 
-def trouble(stage: Stage, rounds: int) -> Iterator[Finding]:
+def trouble(
+    stage: Stage, rounds: int, kinds: Sequence[str] = ("slow", "refuses", "vanishes")
+) -> Iterator[Finding]:
     """Let PostgreSQL be slow, refuse and vanish behind the proxy, each for `rounds` seconds."""
     with _behind_proxy(stage, broken="ignore-commit-errors") as (subject, proxy, url):
         verdict, more, _ = _trouble(subject, proxy, url, "refuses", 1)
     yield Finding(
         "trouble", "PostgreSQL, refuses", 1, "seconds", verdict, more, "ignore-commit-errors"
     )
-    for kind in ("slow", "refuses", "vanishes"):
+    for kind in kinds:
         with _behind_proxy(stage) as (subject, proxy, url):
             verdict, more, remark = _trouble(subject, proxy, url, kind, rounds)
         yield Finding(

@@ -96,24 +96,17 @@ def _let_fail(subject: Subject, place: _Place, number: str, more: dict[str, int]
 def _strace(subject: Subject, place: _Place, number: str, log: Path) -> Iterator[None]:
     injected = f"inject={place.syscalls}:error=EIO:when={number}"
     processes = subject.processes
-    tracer = subprocess.Popen(
-        [
-            *("strace", "-f", "-o", str(log), "-s", "0"),
-            *(f"-p{process}" for process in processes),
-            *("-P", str(subject.data_dir / place.file)),
-            *("-e", f"trace={place.syscalls}", "-e", injected),
-        ],
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
+    command = ["strace", "-f", "-o", str(log), "-s", "0", *(f"-p{p}" for p in processes)]
+    command += ["-P", str(subject.data_dir / place.file)]
+    command += ["-e", f"trace={place.syscalls}", "-e", injected]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as tracer:
         assert tracer.stderr is not None
-        attached = 0
-        while attached < len(processes):
-            attached += "attached" in tracer.stderr.readline()
-            if tracer.poll() is not None:
-                raise RuntimeError("strace could not attach to the server")
-        yield
-    finally:
-        tracer.send_signal(signal.SIGINT)
-        tracer.communicate()
+        try:
+            attached = 0
+            while attached < len(processes):
+                attached += "attached" in tracer.stderr.readline()
+                if tracer.poll() is not None:
+                    raise RuntimeError("strace could not attach to the server")
+            yield
+        finally:
+            tracer.send_signal(signal.SIGINT)

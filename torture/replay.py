@@ -29,7 +29,7 @@ from torture.stage import Stage
 from torture.subject import Subject
 from torture.verdict import ROWS, Verdict, judge
 
-__all__ = ["replay"]
+__all__ = ["failed_sync", "replay"]
 
 _ANSWERS_A_RUN = 1200
 _CUTS_A_RUN = 1000
@@ -104,11 +104,12 @@ def replay(stage: Stage, rounds: int) -> Iterator[Finding]:
     """Cut the power at so many moments of recorded runs."""
     yield _replay(stage, _CUTS_OF_A_BROKEN_BUILD, _load, broken="synchronous-off")
     yield _replay(stage, rounds, _load)
-    for name, record in (
-        ("a sync failed", _fail_once),
-        ("syncs failed, restart", _fail_and_restart),
-    ):
-        yield _replay(stage, max(100, rounds // 10), record, after=f", {name}")
+
+
+def failed_sync(stage: Stage, rounds: int) -> Iterator[Finding]:
+    """Cut the power after syncs that failed: while the server goes on, and after its next start."""
+    yield _replay(stage, rounds, _fail_once, after=", a sync failed")
+    yield _replay(stage, rounds, _fail_and_restart, after=", restarted on failing syncs")
 
 
 Recording = Callable[[Subject, Path], None]
