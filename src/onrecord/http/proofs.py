@@ -51,7 +51,7 @@ async def prove_prediction(
 
     try:
         proof = await services.database.run(read)
-    except LookupError:
+    except (LookupError, TypeError):  # a salt that is gone makes no commitment
         raise Conflict(
             "The seal of the record is damaged here: the operator must verify it."
         ) from None

@@ -163,6 +163,8 @@ def _rows(
     bare: Any = connection.connection.dbapi_connection
     dialect = connection.dialect.name
     if dialect == "postgresql":
+        # Without statistics of a large table it would sort all that follows for every read.
+        bare.execute("SET LOCAL enable_sort = off")
         cursor = bare.cursor("leaves", binary=True)
         cursor.itersize = _FETCHED_AT_ONCE
     else:
