@@ -170,7 +170,7 @@ def test_after_an_interruption_only_the_chunks_that_are_left_are_asked_for(
     place: Place, sign: signal.Signals
 ) -> None:
     out = place.home / "out.parquet"
-    many = pa.concat_tables([pa.table(COLUMNS)] * 100)
+    many = pa.concat_tables([pa.table(COLUMNS)] * 200)
     parquet.write_table(many, place.data)
     process = place.start(*place.predict(out, "--user", "ada"))
     deadline = time.monotonic() + 60
@@ -182,7 +182,7 @@ def test_after_an_interruption_only_the_chunks_that_are_left_are_asked_for(
     assert process.returncode == (130 if sign == signal.SIGINT else -sign)
     assert not out.exists()
     kept, recorded = chunks_kept(out), len(place.on_record())
-    assert 10 <= kept < 470
+    assert 10 <= kept < 940
     # What was under way when it was killed may be on record and yet not kept.
     assert kept <= recorded <= kept + (4 if sign == signal.SIGKILL else 0)
 
@@ -190,10 +190,10 @@ def test_after_an_interruption_only_the_chunks_that_are_left_are_asked_for(
 
     assert ran.returncode == 0, ran.stderr
     table = parquet.read_table(out)
-    assert table["prediction"].to_pylist() == by_the_model_itself(place) * 100
+    assert table["prediction"].to_pylist() == by_the_model_itself(place) * 200
     assert len(set(table["id"].to_pylist())) == many.num_rows
     entries = place.on_record()
-    assert len(entries) == recorded + 470 - kept
+    assert len(entries) == recorded + 940 - kept
     assert sum(e.status == 200 for e in entries) == len(entries)
 
 

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Engine, PoolProxiedConnection, exc, text
 from sqlalchemy.engine import make_url
 
 from onrecord.errors import DatabaseError, Unavailable
-from onrecord.record import postgresql_engine, schema, sqlite_engine
+from onrecord.record import postgresql_engine, sqlite_engine
 
 __all__ = ["Database"]
 
@@ -97,6 +97,8 @@ class Database:
 
         Raises DatabaseError where the database is unreachable, or newer than this version.
         """
+        from onrecord.record import schema  # Alembic takes longer to import than all of the writer
+
         with self._explained():
             if self.dialect == "sqlite":
                 with sqlite_engine.upgrade_lock(self._path), self.write() as connection:
@@ -109,6 +111,8 @@ class Database:
 
     def check(self) -> None:
         """Raise DatabaseError unless the database is reachable and its tables fit this version."""
+        from onrecord.record import schema
+
         with self._explained(), self.read() as connection:
             schema.check(connection)
 
