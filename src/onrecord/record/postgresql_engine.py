@@ -10,13 +10,21 @@ from onrecord.errors import DatabaseError
 
 __all__ = ["make"]
 
+# A server whose packets get lost would else keep calls waiting for a quarter of an hour.
+_GIVE_UP = {
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 2,
+    "tcp_user_timeout": 20_000,
+}
+
 
 def make(url: URL, *, threads: int) -> Engine:
     """Make the engine; raises DatabaseError where psycopg is not installed."""
     try:
         engine = create_engine(
             url.set(drivername="postgresql+psycopg"),
-            connect_args={"connect_timeout": 5, "client_encoding": "utf8"},
+            connect_args={"connect_timeout": 5, "client_encoding": "utf8", **_GIVE_UP},
             pool_pre_ping=True,
             pool_size=threads + 1,
             pool_timeout=10,
