@@ -74,7 +74,9 @@ class Record:
 
     async def rate(self, seconds: float) -> float:
         """Return the calls a second that the writer puts on record while 64 wait at a time."""
-        with WriterProcess(self.database.engine.url.render_as_string(hide_password=False)) as process:
+        with WriterProcess(
+            self.database.engine.url.render_as_string(hide_password=False)
+        ) as process:
             writer = Writer()
             await writer.start(process.address)
             end = time.perf_counter() + seconds
