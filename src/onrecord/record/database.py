@@ -103,7 +103,7 @@ class Database:
             if self.dialect == "sqlite":
                 with sqlite_engine.upgrade_lock(self._path), self.write() as connection:
                     schema.upgrade(connection)
-                sqlite_engine.move_log(self.engine)
+                sqlite_engine.move_log(self.engine, self._path)
             else:
                 with self.write() as connection:
                     connection.execute(text("SELECT pg_advisory_xact_lock(7165720260509)"))

@@ -21,6 +21,7 @@ WRITE = "onrecord_write"
 # Older ones can corrupt a WAL file that two connections write or checkpoint at once.
 _OLDEST = (3, 51, 3)
 _SYNCHRONOUS_FULL = 2
+_COPIED_AT_ONCE = 1 << 18
 
 # Room for the writer's statements: one for each size of a batch, into two tables.
 _CACHED_STATEMENTS = 256
@@ -108,15 +109,39 @@ def _begin(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
 
 
-def move_log(engine: Engine) -> None:
+def move_log(engine: Engine, path: Path) -> None:
     """Move what the write-ahead log holds into the database file, as far as nobody reads it.
 
     After a sync that failed, the log may have a tail that can be read but that no later sync brings
     to the disk, as the kernel takes it for written. A server that starts recovers that tail, and
-    what it appended would be lost with it when the power goes. It begins a new log instead.
+    what it appended, or moved, would be lost or torn with it when the power goes. So the log is
+    written once more, which the kernel does bring to the disk, before it is moved.
     """
-    with contextlib.closing(engine.raw_connection()) as connection:
-        connection.cursor().execute("PRAGMA wal_checkpoint(PASSIVE)")
+    connection: Any = engine.raw_connection()
+    try:
+        # Whoever holds the write lock is alone in changing the log.
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            _write_once_more(Path(f"{path}-wal"))
+        finally:
+            connection.execute("ROLLBACK")
+        connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+    finally:
+        connection.close()
+
+
+def _write_once_more(log: Path) -> None:
+    """Write a file's own content over it and wait until it is on the disk."""
+    file = os.open(log, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        offset = 0
+        while content := os.pread(file, _COPIED_AT_ONCE, offset):
+            offset += os.pwrite(file, content, offset)
+        os.fsync(file)
+    except OSError as error:
+        raise DatabaseError(f"The log {log} cannot be written: {error.strerror}.") from error
+    finally:
+        os.close(file)
 
 
 @contextlib.contextmanager
