@@ -8,7 +8,6 @@ from __future__ import annotations
 import base64
 import binascii
 import contextlib
-import fcntl
 import json
 import os
 import re
@@ -21,6 +20,7 @@ from typing import Any, Self
 import structlog
 
 from onrecord.errors import SettingsError
+from onrecord.file_lock import locked
 from onrecord.private_file import write_private_file
 
 __all__ = ["Key", "KeyRing"]
@@ -218,13 +218,9 @@ def _write(path: Path, keys: Sequence[Key]) -> None:
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[None]:
     """Hold the lock on a key file among processes; makes its folder where that is missing."""
-    try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = os.open(path.with_name(f".{path.name}.lock"), os.O_RDWR | os.O_CREAT, 0o600)
-    except OSError as error:
-        raise SettingsError(f"{path}: cannot be written: {error.strerror}") from error
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(locked(path.with_name(f".{path.name}.lock")))
+        except OSError as error:
+            raise SettingsError(f"{path}: cannot be written: {error.strerror}") from error
         yield
-    finally:
-        os.close(lock)

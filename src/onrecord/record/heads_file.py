@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from onrecord.errors import SealError
+from onrecord.private_file import sync_folder
 
 __all__ = ["HeadsFile", "Line"]
 
@@ -44,9 +45,7 @@ class HeadsFile:
                 file.flush()
                 os.fsync(file.fileno())
             if new:
-                folder = os.open(self.path.parent, os.O_RDONLY)
-                os.fsync(folder)
-                os.close(folder)
+                sync_folder(self.path.parent)
         except OSError as error:
             raise SealError(f"{self.path}: cannot be written: {error.strerror}") from error
 

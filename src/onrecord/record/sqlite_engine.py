@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 from sqlalchemy import URL, Connection, Engine, QueuePool, create_engine, event
 
 from onrecord.errors import DatabaseError
+from onrecord.file_lock import locked
 
 __all__ = ["WRITE", "make", "move_log", "path_of", "require_version", "upgrade_lock"]
 
@@ -23,7 +23,7 @@ _OLDEST = (3, 51, 3)
 _SYNCHRONOUS_FULL = 2
 _COPIED_AT_ONCE = 1 << 18
 
-# Room for the writer's statements: one for each size of a batch, into two tables.
+# Room for the writer's statements: one for each size of a batch.
 _CACHED_STATEMENTS = 256
 
 
@@ -151,17 +151,16 @@ def upgrade_lock(path: Path) -> Iterator[None]:
     The lock is a file of its own, as closing a second handle on the database would drop the
     locks that SQLite holds on it. Raises DatabaseError where the place cannot be written.
     """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise DatabaseError(f"The database at {path} cannot be made: {error.strerror}.") from error
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with contextlib.ExitStack() as stack:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(locked(Path(f"{path}.lock")))
+        except OSError as error:
+            raise DatabaseError(
+                f"The database at {path} cannot be made: {error.strerror}."
+            ) from error
         _make_file(path)
         yield
-    finally:
-        os.close(lock)
 
 
 def _make_file(path: Path) -> None:
