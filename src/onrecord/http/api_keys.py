@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Literal
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Response
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from onrecord.errors import Fault, InvalidInput
+from onrecord.http.paging import OfUser, PageCursor, PageLimit
 from onrecord.http.services import CallerDep, ServicesDep
 from onrecord.record.api_keys import ApiKey
-from onrecord.record.ids import ID_PATTERN, is_id
+from onrecord.record.ids import is_id
 
 __all__ = ["router"]
 
@@ -99,20 +100,9 @@ async def make_key(
 async def list_keys(
     caller: CallerDep,
     services: ServicesDep,
-    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
-    after: Annotated[
-        str | None,
-        Query(
-            description="The `next` of the page before.", json_schema_extra={"pattern": ID_PATTERN}
-        ),
-    ] = None,
-    user: Annotated[
-        str | None,
-        Query(
-            description="A user's id; only an admin or auditor may ask for others.",
-            json_schema_extra={"pattern": ID_PATTERN},
-        ),
-    ] = None,
+    limit: PageLimit = 100,
+    after: PageCursor = None,
+    user: OfUser = None,
 ) -> ApiKeyPage:
     """List API keys, revoked ones included: one's own; to an admin or auditor everyone's."""
     faults = tuple(

@@ -14,6 +14,7 @@ from pydantic import BaseModel, BeforeValidator, Field
 
 from onrecord.accounts.caller import Caller
 from onrecord.errors import Fault, Forbidden, InvalidInput, NotFound
+from onrecord.http.paging import OfUser, PageCursor, PageLimit
 from onrecord.http.services import ReaderDep, Services, ServicesDep
 from onrecord.record import reader
 from onrecord.record.ids import ID_PATTERN, is_id, prediction_id, request_id_of, row_of
@@ -126,23 +127,14 @@ async def list_predictions(
     response: Response,
     caller: ReaderDep,
     services: ServicesDep,
-    limit: Annotated[int, Query(ge=1, le=1000)] = 50,
-    before: Annotated[
-        str | None,
-        Query(description="The `next` of the page before.", json_schema_extra=_ID),
-    ] = None,
+    limit: PageLimit = 50,
+    before: PageCursor = None,
     since: Annotated[Moment | None, Query(description="Received at or after (RFC 3339).")] = None,
     until: Annotated[Moment | None, Query(description="Received before (RFC 3339).")] = None,
     model: Annotated[str | None, Query(description="The model's name.")] = None,
     version: Annotated[str | None, Query(description="The model's version.")] = None,
     status: Annotated[int | None, Query(ge=100, le=599)] = None,
-    user: Annotated[
-        str | None,
-        Query(
-            description="A user's id; only an admin or auditor may ask for others.",
-            json_schema_extra=_ID,
-        ),
-    ] = None,
+    user: OfUser = None,
     x_request_id: Annotated[str | None, Query(max_length=128)] = None,
     api_key: Annotated[
         str | None, Query(description="An API key's id.", json_schema_extra=_ID)

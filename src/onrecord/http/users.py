@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Response
 from pydantic import BaseModel, ConfigDict, Field, StrictBool
 
 from onrecord.accounts.caller import Role, role_of
 from onrecord.accounts.passwords import MAX_PASSWORD, MIN_PASSWORD, USERNAME_PATTERN
 from onrecord.accounts.sign_in import Accounts
 from onrecord.errors import CallError, Fault, Forbidden, InvalidInput, NotFound
+from onrecord.http.paging import PageCursor, PageLimit
 from onrecord.http.services import AdminDep, CallerDep, OverseerDep, ServicesDep
 from onrecord.http.tokens import Token
 from onrecord.record import users
 from onrecord.record.database import Database
-from onrecord.record.ids import ID_PATTERN, is_id
+from onrecord.record.ids import is_id
 
 __all__ = ["router"]
 
@@ -121,13 +121,8 @@ async def me(caller: CallerDep, services: ServicesDep) -> UserOut:
 async def list_users(
     _: OverseerDep,
     services: ServicesDep,
-    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
-    after: Annotated[
-        str | None,
-        Query(
-            description="The `next` of the page before.", json_schema_extra={"pattern": ID_PATTERN}
-        ),
-    ] = None,
+    limit: PageLimit = 100,
+    after: PageCursor = None,
 ) -> UserPage:
     """List every user, deleted ones included; admins and auditors only."""
     if after is not None and not is_id(after):
