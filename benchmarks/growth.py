@@ -19,6 +19,7 @@ from onrecord.record.call import RecordedCall
 from onrecord.record.database import Database
 from onrecord.record.ids import new_request_id
 from onrecord.record.writer import Writer
+from onrecord.record.writer_order import WriterOrder
 from onrecord.record.writer_process import WriterProcess
 
 INPUT = b'{"age": 63.0, "anaemia": true, "creatinine": 1.9, "diabetes": false, "sex": true}'
@@ -74,9 +75,8 @@ class Record:
 
     async def rate(self, seconds: float) -> float:
         """Return the calls a second that the writer puts on record while 64 wait at a time."""
-        with WriterProcess(
-            self.database.engine.url.render_as_string(hide_password=False)
-        ) as process:
+        url = self.database.engine.url.render_as_string(hide_password=False)
+        with WriterProcess(WriterOrder(url)) as process:
             writer = Writer()
             await writer.start(process.address)
             end = time.perf_counter() + seconds

@@ -34,7 +34,9 @@ from onrecord.http.services import Services
 from onrecord.logs import AccessLog
 from onrecord.record.database import Database
 from onrecord.record.model_versions import register_model_version
+from onrecord.record.spool import Spool
 from onrecord.record.writer import Writer
+from onrecord.record.writer_order import WriterOrder
 from onrecord.record.writer_process import WriterProcess
 from onrecord.serving.artifact import Model, load_model
 from onrecord.serving.prediction import Predictor, Recorder
@@ -52,6 +54,7 @@ __all__ = [
     "load_served_model",
     "load_trust",
     "register_model",
+    "writer_process",
 ]
 
 
@@ -131,6 +134,18 @@ def register_model(database: Database, model: Model) -> int:
         )
 
 
+def writer_process(settings: Settings) -> WriterProcess:
+    """Return the process that puts calls on record for a server with these settings."""
+    return WriterProcess(
+        WriterOrder(
+            database_url=settings.database_url,
+            spool=settings.spool_place,
+            log_format=settings.log_format,
+            log_level=settings.log_level,
+        )
+    )
+
+
 def _open_model(settings: Settings, database: Database) -> tuple[Model, int]:
     model = load_served_model(settings)
     version_id = register_model(database, model)
@@ -166,7 +181,8 @@ def create_app(settings: Settings, *, writer_address: str | None = None) -> ASGI
     runner = Runner(model, deadline_seconds=settings.predict_seconds)
     validator = Validator(model.schema, max_rows=settings.max_rows)
     predictor = Predictor(model, model_version_id, validator, runner, recorder)
-    gate = Gate(parts.tokens, database)
+    spool = None if settings.spool_place is None else Spool(settings.spool_place)
+    gate = Gate(parts.tokens, database, stale_seconds=settings.spool_minutes * 60 if spool else 0)
     call_limit = CallLimit(settings.call_rate) if settings.call_rate else None
     access = AccessLog()
     direct = DirectPredictions(
@@ -184,7 +200,7 @@ def create_app(settings: Settings, *, writer_address: str | None = None) -> ASGI
         with ExitStack() as stack:
             address = writer_address
             if address is None:
-                address = stack.enter_context(WriterProcess(settings.database_url)).address
+                address = stack.enter_context(writer_process(settings)).address
             await writer.start(address)
             yield {STATE_KEY: direct}
             runner.close()
@@ -204,6 +220,7 @@ def create_app(settings: Settings, *, writer_address: str | None = None) -> ASGI
     app.state.services = Services(
         database=database,
         writer=writer,
+        spool=spool,
         accounts=parts.accounts,
         sessions=parts.sessions,
         api_keys=parts.api_keys,

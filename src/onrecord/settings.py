@@ -25,6 +25,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
 from onrecord.errors import SettingsError
+from onrecord.record.spool_place import SpoolPlace
 
 __all__ = ["Settings", "load_settings"]
 
@@ -145,6 +146,20 @@ class Settings(BaseSettings):
         description="The file that signed tree heads are appended to; by default heads.jsonl in "
         "the data directory. Best put out of reach of who can write the database.",
     )
+    spool: bool = Field(
+        default=True,
+        description="Whether calls are recorded in a local file while PostgreSQL is away, and "
+        "moved there when it is back; else they are refused meanwhile.",
+    )
+    spool_max_bytes: int = Field(
+        default=1024**3, ge=1024**2, description="The most that the spool may take, in bytes."
+    )
+    spool_minutes: int = Field(
+        default=60,
+        ge=0,
+        description="How long callers that a worker knew may go on while PostgreSQL is away, in "
+        "minutes: what would end a token or key is not known meanwhile.",
+    )
     drain_seconds: int = Field(
         default=30, ge=1, description="How long a stopping server waits for calls to finish."
     )
@@ -200,6 +215,13 @@ class Settings(BaseSettings):
     def heads_path(self) -> Path:
         """The file that signed tree heads are appended to."""
         return self.heads_file or self.data_dir / "heads.jsonl"
+
+    @property
+    def spool_place(self) -> SpoolPlace | None:
+        """The spool, None where there is none: SQLite's file is as near as a spool would be."""
+        if not self.spool or make_url(self.database_url).get_backend_name() == "sqlite":
+            return None
+        return SpoolPlace(str(self.data_dir / "spool.db"), self.spool_max_bytes)
 
     @property
     def registration_open(self) -> bool:

@@ -21,6 +21,7 @@ from onrecord.record.call import RecordedCall
 from onrecord.record.database import Database
 from onrecord.record.ids import new_id
 from onrecord.record.writer import Writer
+from onrecord.record.writer_order import WriterOrder
 from onrecord.record.writer_process import WriterProcess
 
 MakeCall = Callable[..., RecordedCall]
@@ -30,7 +31,9 @@ pytestmark = pytest.mark.anyio
 
 @pytest.fixture
 def process(database: Database) -> Iterator[WriterProcess]:
-    with WriterProcess(database.engine.url.render_as_string(hide_password=False)) as process:
+    with WriterProcess(
+        WriterOrder(database.engine.url.render_as_string(hide_password=False))
+    ) as process:
         yield process
 
 
@@ -124,7 +127,9 @@ async def test_many_calls_at_once_are_all_on_record(
 async def test_several_writers_share_one_process_and_one_database(
     database: Database, process: WriterProcess, make_call: MakeCall
 ) -> None:
-    with WriterProcess(database.engine.url.render_as_string(hide_password=False)) as other:
+    with WriterProcess(
+        WriterOrder(database.engine.url.render_as_string(hide_password=False))
+    ) as other:
         writers = [Writer() for _ in range(4)]
         for writer, address in zip(writers, [process.address, other.address] * 2, strict=True):
             await writer.start(address)
@@ -246,8 +251,9 @@ async def test_the_process_leaves_with_whoever_started_it(
 
 _STARTER = """
 import sys, time
+from onrecord.record.writer_order import WriterOrder
 from onrecord.record.writer_process import WriterProcess
-with WriterProcess(sys.argv[1]) as process:
+with WriterProcess(WriterOrder(sys.argv[1])) as process:
     print(process.pid, process.address, flush=True)
     time.sleep(600)
 """

@@ -8,7 +8,11 @@ from collections.abc import Awaitable, Callable, Hashable
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
+from onrecord.errors import Unavailable
+
 __all__ = ["Fresh"]
+
+_PATIENCE_SECONDS = 1.0
 
 
 class _Dated(Protocol):
@@ -33,14 +37,21 @@ class Fresh(Generic[_Key, _Value]):
 
     `read` is given the key and the moment it is called, which is what its value's `read_at` must
     be. All who ask for a key at once share one reading. An error is raised to them and remembered
-    by nobody.
+    by nobody; but where the database cannot tell, whether it says so or says nothing for a while,
+    what was read in the last `stale_seconds` goes on to hold.
     """
 
     def __init__(
-        self, read: Callable[[_Key, float], Awaitable[_Value]], *, max_remembered: int
+        self,
+        read: Callable[[_Key, float], Awaitable[_Value]],
+        *,
+        max_remembered: int,
+        stale_seconds: float,
     ) -> None:
         self._read = read
         self._max_remembered = max_remembered
+        self._stale_seconds = stale_seconds
+        self._untold_until = 0.0
         self._remembered: dict[_Key, _Value] = {}
         self._readings: dict[_Key, _Reading[_Value]] = {}
         self.get = self._remembered.get
@@ -50,10 +61,28 @@ class Fresh(Generic[_Key, _Value]):
         return len(self._remembered)
 
     async def since(self, key: _Key, moment: float) -> _Value:
-        """Return the value of a reading that began after `moment`."""
+        """Return the value of a reading that began after `moment`, or an older one as said above.
+
+        Raises whatever the reading raises.
+        """
         known = self._remembered.get(key)
         if known is not None and known.read_at > moment:
             return known
+        now = time.monotonic()
+        holds = known is not None and now - known.read_at < self._stale_seconds
+        if known is None or not holds:
+            return await self._reading(key, moment)
+        if now < self._untold_until:
+            return known
+        try:
+            async with asyncio.timeout(_PATIENCE_SECONDS):
+                return await self._reading(key, moment)
+        except (TimeoutError, Unavailable):
+            # Meanwhile nobody waits for the database to be asked in vain.
+            self._untold_until = time.monotonic() + _PATIENCE_SECONDS
+            return known
+
+    async def _reading(self, key: _Key, moment: float) -> _Value:
         reading = self._readings.get(key)
         if reading is None or reading.began <= moment:
             reading = self._begin(key)

@@ -39,16 +39,22 @@ class _Standing:
 class KeyStandings:
     """Turns an Authorization header with an API key into its caller.
 
-    How a key stands is remembered for `freshness_seconds`, for at most `max_remembered` keys.
+    How a key stands is remembered for `freshness_seconds`, for `stale_seconds` while the database
+    is away, and for at most `max_remembered` keys.
     """
 
     def __init__(
-        self, database: Database, *, freshness_seconds: float, max_remembered: int
+        self,
+        database: Database,
+        *,
+        freshness_seconds: float,
+        stale_seconds: float,
+        max_remembered: int,
     ) -> None:
         self._database = database
         self._freshness = freshness_seconds
         self._standings: Fresh[str | None, _Standing] = Fresh(
-            self._read, max_remembered=max_remembered
+            self._read, max_remembered=max_remembered, stale_seconds=stale_seconds
         )
         self._notes: set[asyncio.Task[None]] = set()
 

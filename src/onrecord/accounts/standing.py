@@ -41,10 +41,16 @@ class Gate:
     Tokens found valid are remembered until they expire, and how a user or an API key stands for
     `freshness_seconds`: so long can a disabled user, a changed role, an ended session, a withdrawn
     signing key or a revoked API key go unnoticed, and no longer, in every process on the database.
+    While the database is away, callers it told of in the last `stale_seconds` go on.
     """
 
     def __init__(
-        self, tokens: Tokens, database: Database, *, freshness_seconds: float = 0.5
+        self,
+        tokens: Tokens,
+        database: Database,
+        *,
+        freshness_seconds: float = 0.5,
+        stale_seconds: float = 0.0,
     ) -> None:
         self._tokens = tokens
         self._keys = tokens.keys
@@ -52,9 +58,14 @@ class Gate:
         self._database = database
         self._freshness = freshness_seconds
         self._claims: dict[str | None, Claims] = {}
-        self._standings: Fresh[str, _Standing] = Fresh(self._read, max_remembered=_MAX_CACHED)
+        self._standings: Fresh[str, _Standing] = Fresh(
+            self._read, max_remembered=_MAX_CACHED, stale_seconds=stale_seconds
+        )
         self._api_keys = KeyStandings(
-            database, freshness_seconds=freshness_seconds, max_remembered=_MAX_CACHED
+            database,
+            freshness_seconds=freshness_seconds,
+            stale_seconds=stale_seconds,
+            max_remembered=_MAX_CACHED,
         )
 
     def authenticate_cached(self, header: str | None) -> Caller | None:

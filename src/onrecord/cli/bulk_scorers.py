@@ -25,6 +25,7 @@ from onrecord.record.call import RecordedCall
 from onrecord.record.database import Database
 from onrecord.record.ids import new_id, new_request_id
 from onrecord.record.writer import Writer
+from onrecord.record.writer_order import WriterOrder
 from onrecord.record.writer_process import WriterProcess
 from onrecord.serving.answers import MODEL_KEY
 from onrecord.serving.artifact import Model
@@ -102,7 +103,7 @@ class Local:
                 database.upgrade()
                 user_id = _user(database, username, model.name)
                 version = register_model(database, model)
-                with WriterProcess(settings.database_url) as process:
+                with WriterProcess(WriterOrder(settings.database_url)) as process:
                     writer = Writer()
                     await writer.start(process.address)
                     recorder = Recorder(writer, refusal)

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 import onrecord
-from onrecord.cli import admin, api_keys, bulk, models, record, seal, serve
+from onrecord.cli import admin, api_keys, bulk, models, record, seal, serve, spool
 from onrecord.errors import CallError, OnrecordError
 
 __all__ = ["main"]
@@ -55,6 +55,7 @@ def _build() -> typer.Typer:
     cli.add_typer(admin.keys_app, name="keys")
     cli.add_typer(admin.db_app, name="db")
     cli.add_typer(seal.seal_app, name="seal")
+    cli.add_typer(spool.spool_app, name="spool")
     return cli
 
 

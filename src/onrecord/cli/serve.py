@@ -16,7 +16,7 @@ import typer
 import uvicorn
 from starlette.types import ASGIApp
 
-from onrecord.app import create_app
+from onrecord.app import create_app, writer_process
 from onrecord.errors import OnrecordError, SettingsError
 from onrecord.http.protocol import HttpProtocol
 from onrecord.logs import configure_logs
@@ -24,7 +24,6 @@ from onrecord.record import users
 from onrecord.record.checkpoint import SigningKey
 from onrecord.record.database import Database
 from onrecord.record.sealing import Order, sealing_process
-from onrecord.record.writer_process import WriterProcess
 from onrecord.settings import Settings, load_settings
 
 __all__ = ["demo", "serve", "worker_app"]
@@ -49,6 +48,12 @@ def serve(
         bool | None,
         typer.Option("--compile/--no-compile", help="Convert the model to ONNX where both agree."),
     ] = None,
+    spool: Annotated[
+        bool | None,
+        typer.Option(
+            "--spool/--no-spool", help="Record calls in a local file while PostgreSQL is away."
+        ),
+    ] = None,
 ) -> None:
     """Serve a model directory over HTTP."""
     given: dict[str, object] = {
@@ -59,6 +64,7 @@ def serve(
         "database": database,
         "model_name": name,
         "compile": compile,
+        "spool": spool,
     }
     settings = load_settings(**given)
     configure_logs(form=settings.log_format, level=settings.log_level)
@@ -66,7 +72,7 @@ def serve(
         raise SettingsError("setting model_dir: name the model directory to serve")
     if settings.workers == 1:
         # Started first, it is there by the time that the model is loaded.
-        with WriterProcess(settings.database_url) as writer:
+        with writer_process(settings) as writer:
             app = _build(settings, writer.address)
             _announce(settings)
             with _sealing(settings):
@@ -111,7 +117,7 @@ def _serve_with_workers(settings: Settings, given: dict[str, object]) -> None:
         trial.join()
         if trial.exitcode != 0:
             raise typer.Exit(1)
-        with WriterProcess(settings.database_url) as writer, _sealing(settings):
+        with writer_process(settings) as writer, _sealing(settings):
             os.environ[_WRITER_ADDRESS] = writer.address
             _announce(settings)
             options = _uvicorn_options(settings)

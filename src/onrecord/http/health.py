@@ -1,15 +1,21 @@
-"""`/healthz` and `/readyz`: is the process alive, and can it answer."""
+"""`/healthz`, `/readyz` and `/metrics`: is the process alive, can it answer, what waits."""
 
 from __future__ import annotations
 
-from fastapi import APIRouter
+import asyncio
+
+from fastapi import APIRouter, Response
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, generate_latest
+from pydantic import BaseModel, Field
 
 from onrecord.errors import DatabaseError, OnrecordError
-from onrecord.http.services import ServicesDep
+from onrecord.http.services import Services, ServicesDep
+from onrecord.record.spool import Depth
 
 __all__ = ["router"]
+
+_PATIENCE_SECONDS = 2.0
 
 router = APIRouter(tags=["health"])
 
@@ -20,11 +26,24 @@ class Alive(BaseModel):
     status: str
 
 
-class Readiness(BaseModel):
-    """Whether the server can answer predictions, check by check."""
+class SpoolDepth(BaseModel):
+    """What the spool holds: calls that were answered and are not in the database yet."""
 
-    status: str
+    waiting: int = Field(description="Calls that will go to the database.")
+    refused: int = Field(description="Calls that the database did not take; see the log.")
+    bytes: int
+    max_bytes: int
+
+
+class Readiness(BaseModel):
+    """Whether the server can answer predictions, check by check.
+
+    `spooling` is as ready as `ok`: calls are recorded in the spool while the database is away.
+    """
+
+    status: str = Field(description="`ok`, `spooling` or `not ready`.")
     checks: dict[str, str]
+    spool: SpoolDepth | None = Field(None, description="Null where there is no spool.")
 
 
 @router.get("/healthz", summary="Is the process alive")
@@ -39,18 +58,66 @@ async def healthz() -> Alive:
     responses={503: {"model": Readiness, "description": "Not ready"}},
 )
 async def readyz(services: ServicesDep) -> Readiness:
-    """Check the models, the database, its migrations and the record's writer."""
+    """Check the models, the database, its migrations, the record's writer and its spool."""
     checks = {"model": "ok" if services.predictors else "no model is loaded"}
-    try:
-        await services.database.run(services.database.check)
-        checks["database"] = "ok"
-    except DatabaseError:
-        checks["database"] = "its tables are not those of this version; run `onrecord db upgrade`"
-    except OnrecordError:
-        checks["database"] = "unreachable"
+    database, away = await _check_database(services)
+    checks["database"] = database
     checks["writer"] = "ok" if services.writer.healthy else "the last commit failed"
-    ready = set(checks.values()) == {"ok"}
-    answer = Readiness(status="ok" if ready else "not ready", checks=checks)
+    depth = await _depth(services)
+    spooling = away and depth is not None
+    if depth is not None:
+        checks["spool"] = "full" if depth.full else "ok"
+    faults = {name for name, finding in checks.items() if finding != "ok"}
+    ready = not faults or (spooling and faults == {"database"})
+    answer = Readiness(
+        status=("spooling" if spooling else "ok") if ready else "not ready",
+        checks=checks,
+        spool=depth
+        and SpoolDepth(
+            waiting=depth.waiting,
+            refused=depth.refused,
+            bytes=depth.bytes,
+            max_bytes=depth.max_bytes,
+        ),
+    )
     if ready:
         return answer
     return JSONResponse(answer.model_dump(), status_code=503)  # type: ignore[return-value]
+
+
+@router.get(
+    "/metrics",
+    summary="What waits, for Prometheus",
+    response_class=Response,
+    responses={200: {"content": {"text/plain": {}}, "description": "Prometheus' text format"}},
+)
+async def metrics(services: ServicesDep) -> Response:
+    """Show how much the spool holds; it is the same whichever worker is asked."""
+    registry = CollectorRegistry()
+    depth = await _depth(services)
+    if depth is not None:
+        for name, meaning, value in (
+            ("waiting_calls", "Answered calls that wait for the database.", depth.waiting),
+            ("refused_calls", "Answered calls that the database did not take.", depth.refused),
+            ("bytes", "Bytes that the spool takes.", depth.bytes),
+            ("max_bytes", "Bytes that the spool may take.", depth.max_bytes),
+        ):
+            Gauge(f"onrecord_spool_{name}", meaning, registry=registry).set(value)
+    return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+
+
+async def _check_database(services: Services) -> tuple[str, bool]:
+    """Return what is found, and whether the database is out of reach."""
+    try:
+        # One that is silent must not keep the answer waiting.
+        async with asyncio.timeout(_PATIENCE_SECONDS):
+            await services.database.run(services.database.check)
+    except DatabaseError:
+        return "its tables are not those of this version; run `onrecord db upgrade`", False
+    except (OnrecordError, TimeoutError):
+        return "unreachable", True
+    return "ok", False
+
+
+async def _depth(services: Services) -> Depth | None:
+    return None if services.spool is None else await asyncio.to_thread(services.spool.depth)

@@ -16,6 +16,7 @@ from onrecord.accounts.sign_in import Accounts
 from onrecord.accounts.standing import Gate
 from onrecord.errors import Forbidden
 from onrecord.record.database import Database
+from onrecord.record.spool import Spool
 from onrecord.record.writer import Writer
 from onrecord.serving.prediction import Predictor
 
@@ -36,6 +37,7 @@ class Services:
 
     database: Database
     writer: Writer
+    spool: Spool | None
     accounts: Accounts
     sessions: Sessions
     api_keys: ApiKeys

@@ -17,7 +17,7 @@ from onrecord.record.postgresql_arrays import array_oid, encode_array
 from onrecord.record.tables import utc_text
 from onrecord.record.text import storable
 
-__all__ = ["committer"]
+__all__ = ["committer", "find_recorded"]
 
 _REQUEST = (
     "id",
@@ -73,6 +73,17 @@ def committer(connection: Any, dialect: str) -> Callable[[Sequence[RecordedCall]
         return partial(_commit_to_postgresql, connection)
     _prepare_sqlite(connection)
     return partial(_commit_to_sqlite, connection)
+
+
+def find_recorded(connection: Any, dialect: str, ids: Sequence[str]) -> set[str]:
+    """Return which requests are on record, by a bare DBAPI connection of that dialect."""
+    if dialect == "postgresql":
+        query = "SELECT id::text FROM requests WHERE id = ANY(%s::uuid[])"
+        found = {row[0] for row in connection.execute(query, (list(ids),))}
+        connection.rollback()
+        return found
+    query = "SELECT id FROM requests WHERE id IN (SELECT value FROM json_each(?))"
+    return {row[0] for row in connection.execute(query, (json.dumps(list(ids)),))}
 
 
 def _prepare_sqlite(connection: Any) -> None:

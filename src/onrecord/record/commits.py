@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import msgspec
 from sqlalchemy import PoolProxiedConnection
 
-from onrecord.record.batch import committer
+from onrecord.record.batch import committer, find_recorded
 from onrecord.record.call import RecordedCall
 from onrecord.record.database import Database
+from onrecord.record.deadline import Deadline
 
 __all__ = ["Commits", "Outcome"]
 
@@ -28,10 +30,14 @@ class Outcome(msgspec.Struct, array_like=True):
 
 
 class Commits:
-    """Puts batches of calls on record by one connection, which is made anew after a failure."""
+    """Puts batches of calls on record by one connection, which is made anew after a failure.
 
-    def __init__(self, database: Database) -> None:
+    A PostgreSQL that says nothing for `deadline_seconds` has failed.
+    """
+
+    def __init__(self, database: Database, *, deadline_seconds: float = 5.0) -> None:
         self._database = database
+        self._deadline = Deadline(deadline_seconds) if database.dialect == "postgresql" else None
         dbapi: Any = database.engine.dialect.dbapi
         # What a row can be at fault for, while the database is in order.
         self._row_errors = (
@@ -58,6 +64,15 @@ class Commits:
             return Outcome(healthy=True, refused={})
         return self._record_one_by_one(calls)
 
+    def on_record(self, ids: Sequence[str]) -> set[str] | None:
+        """Return which of these requests are on record, None where the database fails."""
+        try:
+            with self._connected():
+                return find_recorded(self._bare, self._database.dialect, ids)
+        except Exception:  # noqa: BLE001 - whatever a driver raises, it is asked again later
+            self.close()
+            return None
+
     def close(self) -> None:
         """Drop the connection; whatever it still holds is rolled back."""
         connection, self._connection = self._connection, None
@@ -67,20 +82,32 @@ class Commits:
                 connection.invalidate()
 
     def _commit(self, calls: Sequence[RecordedCall]) -> None:
+        with self._connected():
+            self._insert(calls)
+
+    def _connected(self) -> AbstractContextManager[object]:
+        """Connect where there is no connection, and return what breaks it off at the deadline."""
         if self._connection is None:
             self._connection = self._database.raw_connection()
-            self._insert = committer(self._connection.dbapi_connection, self._database.dialect)
-        self._insert(calls)
+            self._bare: Any = self._connection.dbapi_connection
+            self._insert = committer(self._bare, self._database.dialect)
+        if self._deadline is None:
+            return nullcontext()
+        return self._deadline.for_use_of(self._bare.fileno())
 
     def _record_one_by_one(self, calls: Sequence[RecordedCall]) -> Outcome:
-        refused = {}
-        healthy = True
+        refused: dict[int, str] = {}
         for place, call in enumerate(calls):
             outcome = self.record([call])
-            healthy = healthy and outcome.healthy
+            if not outcome.healthy:
+                # Each of the others would wait for it as long again.
+                rest = range(place, len(calls))
+                return Outcome(
+                    healthy=False, refused=dict.fromkeys(rest, outcome.refused[0]) | refused
+                )
             if outcome.refused:
                 refused[place] = outcome.refused[0]
-        return Outcome(healthy, refused)
+        return Outcome(healthy=True, refused=refused)
 
 
 def _say(error: Exception) -> str:

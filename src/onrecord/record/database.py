@@ -78,10 +78,13 @@ class Database:
     async def run(self, function: Callable[..., _Result], *arguments: Any) -> _Result:
         """Run a function that queries in a worker thread and return what it returns.
 
-        Raises Unavailable where the database is out of reach or too busy.
+        Raises Unavailable where the database is out of reach or too busy. Where the caller is
+        cancelled, the function runs to its end all the same.
         """
         try:
-            return await anyio.to_thread.run_sync(function, *arguments, limiter=self._limiter)
+            return await anyio.to_thread.run_sync(
+                function, *arguments, limiter=self._limiter, abandon_on_cancel=True
+            )
         except _CALLERS_FAULT:
             raise
         except (exc.DBAPIError, exc.TimeoutError, exc.DisconnectionError) as error:

@@ -6,8 +6,9 @@ process is there. What several workers have sent by the time that a commit is do
 transaction.
 
 It is run as `python -m onrecord.record.writer_main FD`, FD being the listening socket. The first
-line of standard input is the database's URL, which no list of processes may show. The end of
-standard input says that whoever started it has gone: then it leaves with the last worker.
+line of standard input is a `WriterOrder` in JSON: no list of processes may show a database's URL.
+The end of standard input says that whoever started it has gone: then it leaves with the last
+worker.
 """
 
 from __future__ import annotations
@@ -23,10 +24,14 @@ from typing import Any
 
 import msgspec
 
+from onrecord.logs import configure_logs
 from onrecord.record.call import RecordedCall
 from onrecord.record.commits import Commits, Outcome
 from onrecord.record.database import Database
 from onrecord.record.frames import FrameReader, frame
+from onrecord.record.spool import Spool
+from onrecord.record.spooling import Spooling
+from onrecord.record.writer_order import WriterOrder
 
 _READ_BYTES = 1 << 20
 
@@ -35,7 +40,7 @@ _ALL_RECORDED = frame(Outcome(healthy=True, refused={}))
 
 
 class _Writing:
-    def __init__(self, commits: Commits, listener: socket.socket, lifeline: int) -> None:
+    def __init__(self, commits: Commits | Spooling, listener: socket.socket, lifeline: int) -> None:
         self._commits = commits
         self._listener = listener
         self._lifeline = lifeline
@@ -106,14 +111,18 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     lifeline = sys.stdin.fileno()
-    url = bytearray()
-    while not url.endswith(b"\n"):
+    line = bytearray()
+    while not line.endswith(b"\n"):
         piece = os.read(lifeline, 1)
         if not piece:
             return
-        url += piece
-    database = Database(url.decode().rstrip("\n"))
-    commits = Commits(database)
+        line += piece
+    order = msgspec.json.decode(line, type=WriterOrder)
+    configure_logs(form=order.log_format, level=order.log_level)
+    database = Database(order.database_url)
+    commits: Commits | Spooling = Commits(database)
+    if order.spool is not None:
+        commits = Spooling(database, Spool(order.spool))
     listener = socket.socket(fileno=int(sys.argv[1]))
     _Writing(commits, listener, lifeline).run()
     commits.close()

@@ -9,8 +9,12 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Self
 
+import msgspec
+
 from onrecord.errors import DatabaseError
 from onrecord.kept_process import KeptProcess
+from onrecord.record.spool import Spool
+from onrecord.record.writer_order import WriterOrder
 
 __all__ = ["WriterProcess"]
 
@@ -23,12 +27,12 @@ class WriterProcess:
 
     `address` is the path of the socket where each worker's `Writer` reaches it, in a directory
     that only this user may enter. Inside the context the process runs: one that dies is followed
-    by another, which the writers find by themselves. Raises DatabaseError where no socket can be
-    made.
+    by another, which the writers find by themselves. Raises DatabaseError where no socket or
+    spool can be made.
     """
 
-    def __init__(self, url: str) -> None:
-        self._url = url
+    def __init__(self, order: WriterOrder) -> None:
+        self._order = order
         self._stack = ExitStack()
         self._process: KeptProcess
         self.address: str
@@ -39,6 +43,10 @@ class WriterProcess:
         return self._process.pid
 
     def __enter__(self) -> Self:
+        if self._order.spool is not None:
+            spool = Spool(self._order.spool)
+            spool.open()
+            spool.close()
         with ExitStack() as stack:
             directory = tempfile.mkdtemp(prefix="onrecord-")
             stack.callback(shutil.rmtree, directory, ignore_errors=True)
@@ -47,7 +55,7 @@ class WriterProcess:
             self._process = stack.enter_context(
                 KeptProcess(
                     "onrecord.record.writer_main",
-                    self._url.encode(),
+                    msgspec.json.encode(self._order),
                     name="the writer's process",
                     leave_seconds=_LEAVE_SECONDS,
                     file=listener.fileno(),
