@@ -37,6 +37,9 @@ def test_two_workers_share_one_record_and_shut_out_a_disabled_user(
             for _ in range(20)
         }
         assert statuses == {401}
+    log = (tmp_path / "data.log").read_text(encoding="utf-8")
+    assert log.count('"path":"/predict"') == 40 + 20
+    assert "POST /predict HTTP" not in log
 
 
 def test_an_operator_makes_lists_and_revokes_an_api_key_and_two_workers_follow(

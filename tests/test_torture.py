@@ -8,6 +8,7 @@ from torture import database, disk, faults, signals
 from torture.order import order
 from torture.replay import failed_sync, replay
 from torture.report import Finding, table
+from torture.spool import spool
 from torture.stage import Stage
 
 
@@ -41,6 +42,10 @@ def test_a_cut_before_or_after_a_commit_loses_and_doubles_nothing(stage: Stage) 
 
 def test_calls_are_recorded_or_refused_while_postgresql_is_gone(stage: Stage) -> None:
     assert_as_expected(database.trouble(stage, 1, ["refuses", "vanishes"]))
+
+
+def test_what_was_spooled_is_on_record_once_whatever_was_killed_meanwhile(stage: Stage) -> None:
+    assert_as_expected(spool(stage, 4, workers=[1]))
 
 
 def test_on_a_full_disk_calls_are_refused_until_there_is_room(stage: Stage) -> None:

@@ -14,6 +14,7 @@ from torture.faults import errors
 from torture.order import order
 from torture.replay import failed_sync, replay
 from torture.report import Finding, disk_sync_microseconds, table
+from torture.spool import spool
 from torture.stage import Stage
 
 Harness = Callable[[Stage, int], Iterator[Finding]]
@@ -24,6 +25,7 @@ HARNESSES: dict[str, tuple[Harness, int]] = {
     "crash": (database.crash, 100),
     "cut-off": (database.cut_off, 200),
     "trouble": (database.trouble, 60),
+    "spool": (spool, 100),
     "full": (disk.full, 20),
     "errors": (errors, 40),
     "order": (order, 10_000),

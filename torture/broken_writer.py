@@ -13,6 +13,7 @@ from onrecord.record import postgresql_engine, sqlite_engine, tables
 from onrecord.record.call import RecordedCall
 from onrecord.record.commits import Commits
 from onrecord.record.ids import new_request_id
+from onrecord.record.spool import Spool, SpooledCall
 from onrecord.record.writer_main import main
 
 __all__ = ["WAY", "WAYS"]
@@ -77,7 +78,27 @@ def insert_again() -> None:
     Commits._commit = commit_and_again  # type: ignore[method-assign]
 
 
+def forget_spooled() -> None:
+    """Spool nothing, and say that it was."""
+    Spool.put = lambda *_: None  # type: ignore[method-assign]
+
+
+def drain_under_new_ids() -> None:
+    """Move spooled calls without looking whether they are on record by now."""
+    first = Spool.first
+
+    def renamed(self: Spool) -> list[SpooledCall]:
+        return [
+            SpooledCall(it.number, msgspec.structs.replace(it.call, id=new_request_id()))
+            for it in first(self)
+        ]
+
+    Spool.first = renamed  # type: ignore[method-assign]
+
+
 WAYS = {
+    "forget-spooled": forget_spooled,
+    "drain-under-new-ids": drain_under_new_ids,
     "synchronous-off": synchronous_off,
     "two-transactions": two_transactions,
     "insert-again": insert_again,

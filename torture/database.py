@@ -8,7 +8,7 @@ import os
 import random
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from sqlalchemy.engine import make_url
 
@@ -19,11 +19,12 @@ from torture.stage import Stage
 from torture.subject import Subject
 from torture.verdict import Verdict, settle
 
-__all__ = ["crash", "cut_off", "trouble"]
+__all__ = ["behind_proxy", "crash", "cut_off", "gets_ready", "trouble"]
 
 _TRIES = 20
 _PAUSE_SECONDS = (0.02, 0.2)
 _READY_SECONDS = 60
+_NO_SPOOL = {"ONRECORD_SPOOL": "false"}
 _CUTS: tuple[Cut, ...] = ("after", "before", "now")
 
 
@@ -64,14 +65,15 @@ def cut_off(stage: Stage, rounds: int, workers: Sequence[int] = (1, 2)) -> Itera
     """Cut the server's connections to PostgreSQL, also between COMMIT and its reply."""
     harm = "cuts"
     for broken in ("insert-again", "answer-before-commit"):
-        with _behind_proxy(stage, broken=broken) as (subject, proxy, url):
+        with behind_proxy(stage, broken=broken, settings=_NO_SPOOL) as (subject, proxy, url):
             verdict, settled = _cut_off(subject, proxy, url, _TRIES, stage.chance)
         yield Finding("cut-off", place("PostgreSQL", 1), proxy.cuts, harm, verdict, settled, broken)
-    for count in workers:
-        with _behind_proxy(stage, workers=count) as (subject, proxy, url):
-            share = -(-rounds // len(workers))
+    for count, settings in itertools.product(workers, ({}, _NO_SPOOL)):
+        with behind_proxy(stage, workers=count, settings=settings) as (subject, proxy, url):
+            share = -(-rounds // len(workers) // 2)
             verdict, settled = _cut_off(subject, proxy, url, share, stage.chance)
-        yield Finding("cut-off", place("PostgreSQL", count), proxy.cuts, harm, verdict, settled)
+        where = place("PostgreSQL", count) + (", no spool" if settings else "")
+        yield Finding("cut-off", where, proxy.cuts, harm, verdict, settled)
 
 
 def _cut_off(
@@ -86,29 +88,42 @@ def _cut_off(
             while proxy.armed:
                 time.sleep(0.005)
             load.wait_for(5)
-    return settle(url, subject.ledger), {"never ready again": int(not _gets_ready(subject))}
+    return settle(url, subject.ledger), {"never ready again": int(not gets_ready(subject))}
 
 
 def trouble(
     stage: Stage, rounds: int, kinds: Sequence[str] = ("slow", "refuses", "vanishes")
 ) -> Iterator[Finding]:
-    """Let PostgreSQL be slow, refuse and vanish behind the proxy, each for `rounds` seconds."""
-    with _behind_proxy(stage, broken="ignore-commit-errors") as (subject, proxy, url):
-        verdict, more, _ = _trouble(subject, proxy, url, "refuses", 1)
+    """Let PostgreSQL be slow, refuse and vanish behind the proxy, each for `rounds` seconds.
+
+    With the spool no call is refused meanwhile; without one all that are answered are on record.
+    """
+    with behind_proxy(stage, broken="ignore-commit-errors", settings=_NO_SPOOL) as (
+        subject,
+        proxy,
+        url,
+    ):
+        verdict, more, *_ = _trouble(subject, proxy, url, "refuses", 1)
     yield Finding(
         "trouble", "PostgreSQL, refuses", 1, "seconds", verdict, more, "ignore-commit-errors"
     )
     for kind in kinds:
-        with _behind_proxy(stage) as (subject, proxy, url):
-            verdict, more, remark = _trouble(subject, proxy, url, kind, rounds)
+        with behind_proxy(stage) as (subject, proxy, url):
+            verdict, more, refused, remark = _trouble(subject, proxy, url, kind, rounds)
+        more |= {"refused": refused}
         yield Finding(
             "trouble", f"PostgreSQL, {kind}", rounds, "seconds", verdict, more, remark=remark
         )
+    with behind_proxy(stage, settings=_NO_SPOOL) as (subject, proxy, url):
+        verdict, more, refused, remark = _trouble(subject, proxy, url, "refuses", rounds)
+    more |= {"none refused": int(not refused)}
+    where = "PostgreSQL, refuses, no spool"
+    yield Finding("trouble", where, rounds, "seconds", verdict, more, remark=remark)
 
 
 def _trouble(
     subject: Subject, proxy: Proxy, url: str, kind: str, seconds: float
-) -> tuple[Verdict, dict[str, int], str]:
+) -> tuple[Verdict, dict[str, int], int, str]:
     with subject.load(reconnect=True) as load:
         load.wait_for(100)
         before = load.ledger.refused
@@ -127,15 +142,17 @@ def _trouble(
         else:
             proxy.flow()
         back = time.monotonic()
-        ready = _gets_ready(subject)
+        ready = gets_ready(subject)
         back = time.monotonic() - back
         if ready:
             load.wait_for(50)
     more = {"never ready again": int(not ready)}
-    return settle(url, subject.ledger), more, f"{refused:,} refused, ready after {back:.1f} s"
+    remark = f"{refused:,} refused, ready after {back:.1f} s"
+    return settle(url, subject.ledger), more, refused, remark
 
 
-def _gets_ready(subject: Subject) -> bool:
+def gets_ready(subject: Subject) -> bool:
+    """Return whether the server says, within a minute, that it can answer."""
     end = time.monotonic() + _READY_SECONDS
     while not subject.ready:
         if time.monotonic() > end:
@@ -145,13 +162,17 @@ def _gets_ready(subject: Subject) -> bool:
 
 
 @contextlib.contextmanager
-def _behind_proxy(
-    stage: Stage, *, workers: int = 1, broken: str | None = None
+def behind_proxy(
+    stage: Stage,
+    *,
+    workers: int = 1,
+    broken: str | None = None,
+    settings: Mapping[str, str] | None = None,
 ) -> Iterator[tuple[Subject, Proxy, str]]:
     """Give a server that reaches PostgreSQL through a proxy, and the URL without it."""
     url = str(stage.database_url("PostgreSQL"))
     with Proxy(stage.cluster.port) as proxy:
         through = make_url(url).set(port=proxy.port).render_as_string()
         with stage.subject(database_url=through, workers=workers, broken=broken) as subject:
-            subject.start()
+            subject.start(settings=settings)
             yield subject, proxy, url

@@ -6,6 +6,8 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from sqlalchemy.exc import OperationalError
+
 from onrecord.record.database import Database
 from torture.ledger import Ledger, digest
 
@@ -20,6 +22,7 @@ FROM requests LEFT JOIN responses ON responses.request_id = requests.id
 _ORPHANS = "SELECT count(*) FROM responses WHERE request_id NOT IN (SELECT id FROM requests)"
 _SECONDS_BETWEEN_LOOKS = 0.25
 _PATIENCE_SECONDS = 5.0
+_RECOVERY_SECONDS = 60.0
 
 
 @dataclass
@@ -107,11 +110,18 @@ def settle(database_url: str, ledger: Ledger) -> Verdict:
     """Return the verdict as soon as nothing is missing, or once it has been the same for a while.
 
     A server may keep answered calls elsewhere on disk while its database is away; once both run
-    again, these have to arrive.
+    again, these have to arrive. A database that is still recovering is waited for.
     """
     end, least = 0.0, None
+    patience = time.monotonic() + _RECOVERY_SECONDS
     while True:
-        verdict = examine(database_url, ledger)
+        try:
+            verdict = examine(database_url, ledger)
+        except OperationalError:
+            if time.monotonic() > patience:
+                raise
+            time.sleep(_SECONDS_BETWEEN_LOOKS)
+            continue
         if least is None or verdict.missing < least:
             end, least = time.monotonic() + _PATIENCE_SECONDS, verdict.missing
         if not verdict.missing or time.monotonic() > end:

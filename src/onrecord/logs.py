@@ -48,9 +48,10 @@ def configure_logs(*, form: str, level: str) -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(max(number, logging.INFO))
-    for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
+    for name, wanted in (("uvicorn", True), ("uvicorn.error", True), ("uvicorn.access", False)):
+        # The line of a request is `AccessLog`'s.
         logging.getLogger(name).handlers = []
-        logging.getLogger(name).propagate = True
+        logging.getLogger(name).propagate = wanted
     logging.getLogger("alembic").setLevel(logging.WARNING)
     logging.captureWarnings(capture=True)
 

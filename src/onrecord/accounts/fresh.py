@@ -13,6 +13,7 @@ from onrecord.errors import Unavailable
 __all__ = ["Fresh"]
 
 _PATIENCE_SECONDS = 1.0
+_READING_SECONDS = 10.0
 
 
 class _Dated(Protocol):
@@ -51,7 +52,8 @@ class Fresh(Generic[_Key, _Value]):
         self._read = read
         self._max_remembered = max_remembered
         self._stale_seconds = stale_seconds
-        self._untold_until = 0.0
+        self._away = False
+        self._asked_at = 0.0
         self._remembered: dict[_Key, _Value] = {}
         self._readings: dict[_Key, _Reading[_Value]] = {}
         self.get = self._remembered.get
@@ -72,15 +74,18 @@ class Fresh(Generic[_Key, _Value]):
         holds = known is not None and now - known.read_at < self._stale_seconds
         if known is None or not holds:
             return await self._reading(key, moment)
-        if now < self._untold_until:
-            return known
-        try:
-            async with asyncio.timeout(_PATIENCE_SECONDS):
-                return await self._reading(key, moment)
-        except (TimeoutError, Unavailable):
-            # Meanwhile nobody waits for the database to be asked in vain.
-            self._untold_until = time.monotonic() + _PATIENCE_SECONDS
-            return known
+        if not self._away:
+            try:
+                async with asyncio.timeout(_PATIENCE_SECONDS):
+                    return await self._reading(key, moment)
+            except (TimeoutError, Unavailable):
+                self._away = True
+                self._asked_at = time.monotonic()
+        elif now - self._asked_at >= _PATIENCE_SECONDS:
+            # Nobody waits for the answer; the first one that comes ends this.
+            self._asked_at = now
+            self._begin(key)
+        return known
 
     async def _reading(self, key: _Key, moment: float) -> _Value:
         reading = self._readings.get(key)
@@ -93,7 +98,11 @@ class Fresh(Generic[_Key, _Value]):
         began = time.monotonic()
 
         async def read() -> _Value:
-            return await self._read(key, began)
+            try:
+                async with asyncio.timeout(_READING_SECONDS):
+                    return await self._read(key, began)
+            except TimeoutError as error:
+                raise Unavailable("The record cannot be reached now.", retry_after=1) from error
 
         reading = _Reading(began, asyncio.create_task(read()))
         self._readings[key] = reading
@@ -102,6 +111,7 @@ class Fresh(Generic[_Key, _Value]):
             if self._readings.get(key) is reading:
                 del self._readings[key]
             if not task.cancelled() and task.exception() is None:
+                self._away = False
                 self._remember(key, task.result())
 
         reading.task.add_done_callback(ended)

@@ -63,6 +63,8 @@ class Spooling:
         self._over.set()
         self._wanted.set()
         self._thread.join(_TRY_SECONDS)
+        if not self._thread.is_alive():
+            self._drain.close()
         self._commits.close()
         self._spool.close()
 
