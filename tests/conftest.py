@@ -1,18 +1,29 @@
-"""Fixtures that every test may ask for: an event loop, and an empty database of each kind."""
+"""Fixtures that every test may ask for: an empty database of each kind, and an application.
+
+The application is started once for a module and kind of database, since that costs a hundred times
+what a call of it does; each test finds its record empty.
+"""
 
 from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from starlette.testclient import TestClient
 
 from live import linear_model_dir
+from onrecord.app import create_app
 from onrecord.record.database import Database
-from onrecord.settings import Settings
+from onrecord.record.tables import metadata, model_versions
+from onrecord.settings import Settings, load_settings
 from postgres import Cluster, PostgresMissingError, start_cluster
+
+DATABASES = ["sqlite", "postgresql"]
 
 
 @pytest.fixture
@@ -31,16 +42,23 @@ def postgres_cluster() -> Iterator[Cluster]:
     cluster.stop()
 
 
+@contextmanager
+def empty_postgresql(cluster: Cluster) -> Iterator[str]:
+    """Give the URL of an empty database, dropped afterwards."""
+    name = f"test_{uuid.uuid4().hex}"
+    cluster.execute(f"CREATE DATABASE {name} TEMPLATE template0")
+    yield cluster.url_for(name)
+    cluster.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
 @pytest.fixture
 def postgres_url(postgres_cluster: Cluster) -> Iterator[str]:
     """The URL of an empty PostgreSQL database, dropped after the test."""
-    name = f"test_{uuid.uuid4().hex}"
-    postgres_cluster.execute(f"CREATE DATABASE {name} TEMPLATE template0")
-    yield postgres_cluster.url_for(name)
-    postgres_cluster.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    with empty_postgresql(postgres_cluster) as url:
+        yield url
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=DATABASES)
 def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """The URL of an empty database, of each kind in turn."""
     if request.param == "sqlite":
@@ -53,6 +71,79 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory of a small real model, which no test may change."""
     return linear_model_dir(tmp_path_factory.mktemp("model") / "risk")
+
+
+@dataclass
+class Application:
+    """What is started for a module: its settings, and a client that keeps it running."""
+
+    settings: Settings
+    client: TestClient
+
+
+@pytest.fixture(scope="module")
+def more_settings() -> dict[str, Any]:
+    """What the module's application is set to beyond the defaults; a module says its own."""
+    return {}
+
+
+@pytest.fixture(scope="module", params=DATABASES)
+def application(
+    request: pytest.FixtureRequest,
+    model_dir: Path,
+    more_settings: dict[str, Any],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Application]:
+    """The module's application, on a database of each kind in turn."""
+    home = tmp_path_factory.mktemp("application")
+    if request.param == "sqlite":
+        with started(model_dir, home, f"sqlite:///{home / 'record.db'}", more_settings) as running:
+            yield running
+        return
+    cluster: Cluster = request.getfixturevalue("postgres_cluster")
+    with (
+        empty_postgresql(cluster) as url,
+        started(model_dir, home, url, more_settings) as running,
+    ):
+        yield running
+
+
+@contextmanager
+def started(
+    model_dir: Path, home: Path, database_url: str, more: dict[str, Any]
+) -> Iterator[Application]:
+    settings = load_settings(
+        model_dir=model_dir,
+        data_dir=home / "data",
+        database=database_url,
+        log_level="error",
+        **more,
+    )
+    with TestClient(create_app(settings)) as client:
+        yield Application(settings, client)
+
+
+@pytest.fixture
+def settings(application: Application) -> Settings:
+    """The settings of the module's application, whose record is empty now."""
+    settings = application.settings
+    database = Database(settings.database_url)
+    with database.write() as connection:
+        for table in reversed(metadata.sorted_tables):
+            if table is not model_versions:  # the application knows its row by number
+                connection.execute(table.delete())
+    database.close()
+    settings.heads_path.unlink(missing_ok=True)
+    return settings
+
+
+@pytest.fixture
+def client(application: Application, settings: Settings) -> Iterator[TestClient]:
+    """A client of the module's application, whose record is empty when the test begins."""
+    headers = application.client.headers.copy()
+    yield application.client
+    application.client.headers = headers
+    application.client.cookies.clear()
 
 
 @pytest.fixture

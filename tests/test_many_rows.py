@@ -5,8 +5,6 @@ import csv
 import io
 import json
 import sys
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -14,13 +12,11 @@ import pytest
 from pyarrow import parquet
 from starlette.testclient import TestClient
 
-from live import GOOD_ROW, PASSWORD
-from onrecord.app import create_app
+from calls import recorded, register
+from live import GOOD_ROW
 from onrecord.http import negotiate
-from onrecord.record import reader
 from onrecord.record.database import Database
 from onrecord.record.ids import prediction_id
-from onrecord.settings import Settings, load_settings
 
 CSV = "text/csv"
 ARROW = "application/vnd.apache.arrow.stream"
@@ -31,28 +27,15 @@ ROWS = [GOOD_ROW | {"age": 20.25 + i, "visits": i % 7, "smoker": i % 3 == 0} for
 COLUMNS = {name: [row[name] for row in ROWS] for name in GOOD_ROW}
 
 
-@pytest.fixture
-def settings(model_dir: Path, tmp_path: Path, database_url: str) -> Settings:
-    return load_settings(
-        model_dir=model_dir,
-        data_dir=tmp_path / "data",
-        database=database_url,
-        max_rows=100,
-        log_level="error",
-    )
+@pytest.fixture(scope="module")
+def more_settings() -> dict[str, Any]:
+    return {"max_rows": 100}
 
 
 @pytest.fixture
-def client(settings: Settings) -> Iterator[TestClient]:
-    with TestClient(create_app(settings)) as client:
-        answer = client.post("/users", json={"username": "ada", "password": PASSWORD})
-        client.headers["authorization"] = f"Bearer {answer.json()['access_token']}"
-        yield client
-
-
-def recorded(database: Database) -> list[reader.Entry]:
-    with database.read() as connection:
-        return reader.page(connection, reader.Filters(), limit=100, before=None)
+def client(client: TestClient) -> TestClient:
+    client.headers.update(register(client))
+    return client
 
 
 def as_csv(columns: dict[str, list[Any]]) -> bytes:

@@ -6,7 +6,7 @@ import base64
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,34 +14,20 @@ import pytest
 import sqlalchemy as sa
 from starlette.testclient import TestClient
 
-from live import GOOD_ROW, PASSWORD
-from onrecord.app import create_app
-from onrecord.record import users
+from calls import predict, register, sign_up
+from live import GOOD_ROW
 from onrecord.record.checkpoint import SigningKey
 from onrecord.record.database import Database
 from onrecord.record.heads_file import HeadsFile
 from onrecord.record.seal import Sealer
-from onrecord.settings import Settings, load_settings
+from onrecord.settings import Settings
 
 SCRIPT = Path(__file__).parents[1] / "docs" / "verify_proof.py"
 
 
 @pytest.fixture
-def settings(model_dir: Path, tmp_path: Path, database_url: str) -> Settings:
-    return load_settings(
-        model_dir=model_dir, data_dir=tmp_path / "data", database=database_url, log_level="error"
-    )
-
-
-@pytest.fixture
-def client(settings: Settings) -> Iterator[TestClient]:
-    with TestClient(create_app(settings)) as client:
-        yield client
-
-
-@pytest.fixture
 def headers(client: TestClient) -> dict[str, str]:
-    return register(client, "ada")
+    return register(client)
 
 
 @pytest.fixture
@@ -63,15 +49,6 @@ def check(settings: Settings, tmp_path: Path) -> Callable[[dict[str, Any]], str]
         return ran.stdout if ran.returncode == 0 else f"refused: {ran.stderr}"
 
     return check
-
-
-def register(client: TestClient, username: str) -> dict[str, str]:
-    answer = client.post("/users", json={"username": username, "password": PASSWORD})
-    return {"authorization": f"Bearer {answer.json()['access_token']}"}
-
-
-def predict(client: TestClient, headers: dict[str, str], body: object = GOOD_ROW) -> str:
-    return client.post("/predict", json=body, headers=headers).json()["id"]
 
 
 def test_a_stranger_can_check_any_call_of_a_tree(
@@ -171,11 +148,7 @@ def test_a_proof_is_its_callers_and_the_admins_only(
     assert client.get(path).status_code == 401
     assert client.get(path, headers=others).status_code == 404
     assert client.get("/predictions/nonsense/proof", headers=headers).status_code == 404
-    admin = register(client, "root")
-    with database.write() as connection:
-        root = users.by_username(connection, "root")
-        assert root is not None
-        users.set_role(connection, root.id, "admin")
+    _, admin = sign_up(client, database, "root", "admin")
     assert client.get(path, headers=admin).status_code == 200
 
 

@@ -3,54 +3,23 @@
 import hashlib
 import shutil
 import time
-from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from starlette.testclient import TestClient
 
+from calls import recorded, register, sign_up
 from live import GOOD_ROW, PASSWORD
 from onrecord.app import create_app
-from onrecord.record import reader, users
 from onrecord.record.database import Database
 from onrecord.record.ids import is_id, request_id_of
-from onrecord.settings import Settings, load_settings
+from onrecord.settings import Settings
 
 
-@pytest.fixture
-def settings(model_dir: Path, tmp_path: Path, database_url: str) -> Settings:
-    return load_settings(
-        model_dir=model_dir,
-        data_dir=tmp_path / "data",
-        database=database_url,
-        max_body_bytes=20_000,
-        log_level="error",
-    )
-
-
-@pytest.fixture
-def client(settings: Settings) -> Iterator[TestClient]:
-    with TestClient(create_app(settings)) as client:
-        yield client
-
-
-def register(client: TestClient, username: str = "ada") -> dict[str, str]:
-    answer = client.post("/users", json={"username": username, "password": PASSWORD})
-    assert answer.status_code == 201, answer.text
-    return {"authorization": f"Bearer {answer.json()['access_token']}"}
-
-
-def make_admin(client: TestClient, database: Database, username: str = "root") -> dict[str, str]:
-    headers = register(client, username)
-    with database.write() as connection:
-        users.set_role(connection, users.by_username(connection, username).id, "admin")
-    token = client.post("/token", data={"username": username, "password": PASSWORD}).json()
-    return headers | {"authorization": f"Bearer {token['access_token']}"}
-
-
-def recorded(database: Database) -> list[reader.Entry]:
-    with database.read() as connection:
-        return reader.page(connection, reader.Filters(), limit=100, before=None)
+@pytest.fixture(scope="module")
+def more_settings() -> dict[str, Any]:
+    return {"max_body_bytes": 20_000}
 
 
 def test_registration_hands_out_a_token_that_predicts(client: TestClient, model_dir: Path) -> None:
@@ -193,7 +162,7 @@ def test_a_caller_sees_only_its_own_record_and_an_admin_sees_all(
 ) -> None:
     ada, bob = register(client, "ada"), register(client, "bob")
     mine = client.post("/predict", json=GOOD_ROW, headers=ada).json()["id"]
-    admin = make_admin(client, database)
+    _, admin = sign_up(client, database, "root", "admin")
 
     assert [p["id"] for p in client.get("/predictions", headers=ada).json()["predictions"]] == [
         mine
@@ -248,14 +217,17 @@ def test_if_the_record_cannot_be_written_there_is_no_prediction(
     with database.write() as connection:
         connection.exec_driver_sql("ALTER TABLE responses RENAME TO responses_gone")
 
-    answer = client.post("/predict", json=GOOD_ROW, headers=headers)
+    try:
+        answer = client.post("/predict", json=GOOD_ROW, headers=headers)
+        ready = client.get("/readyz")
+    finally:
+        with database.write() as connection:
+            connection.exec_driver_sql("ALTER TABLE responses_gone RENAME TO responses")
 
     assert answer.status_code == 503
     assert "retry-after" in answer.headers
     assert "prediction" not in answer.json()
-    assert client.get("/readyz").status_code == 503
-    with database.write() as connection:
-        connection.exec_driver_sql("ALTER TABLE responses_gone RENAME TO responses")
+    assert ready.status_code == 503
     assert client.post("/predict", json=GOOD_ROW, headers=headers).status_code == 200
     assert len(recorded(database)) == 1
 
@@ -263,9 +235,9 @@ def test_if_the_record_cannot_be_written_there_is_no_prediction(
 def test_a_disabled_user_is_shut_out_and_a_deleted_one_stays_on_record(
     client: TestClient, database: Database
 ) -> None:
-    ada, admin = register(client), make_admin(client, database)
+    ada_id, ada = sign_up(client, database, "ada")
+    _, admin = sign_up(client, database, "root", "admin")
     client.post("/predict", json=GOOD_ROW, headers=ada)
-    ada_id = client.get("/users/me", headers=ada).json()["id"]
 
     changed = client.patch(f"/users/{ada_id}", json={"disabled": True}, headers=admin)
 
@@ -279,8 +251,8 @@ def test_a_disabled_user_is_shut_out_and_a_deleted_one_stays_on_record(
 
 
 def test_only_an_admin_reaches_the_users(client: TestClient, database: Database) -> None:
-    ada, admin = register(client), make_admin(client, database)
-    root_id = client.get("/users/me", headers=admin).json()["id"]
+    ada = register(client)
+    root_id, admin = sign_up(client, database, "root", "admin")
 
     assert client.get("/users", headers=ada).status_code == 403
     assert client.get(f"/users/{root_id}", headers=ada).status_code == 404

@@ -1,0 +1,48 @@
+"""What the tests of an application do to it again and again, from the outside."""
+
+from __future__ import annotations
+
+from starlette.testclient import TestClient
+
+from live import GOOD_ROW, PASSWORD
+from onrecord.record import reader, users
+from onrecord.record.database import Database
+
+Headers = dict[str, str]
+
+
+def bearer(token: str) -> Headers:
+    return {"authorization": f"Bearer {token}"}
+
+
+def register(client: TestClient, username: str = "ada") -> Headers:
+    """Make a user and return what it sends."""
+    answer = client.post("/users", json={"username": username, "password": PASSWORD})
+    assert answer.status_code == 201, answer.text
+    return bearer(answer.json()["access_token"])
+
+
+def sign_up(
+    client: TestClient, database: Database, username: str, role: str = "user"
+) -> tuple[str, Headers]:
+    """Make a user of that role and return its id, and what it sends."""
+    headers = register(client, username)
+    with database.write() as connection:
+        user = users.by_username(connection, username)
+        assert user is not None
+        users.set_role(connection, user.id, role)
+    return user.id, headers
+
+
+def predict(client: TestClient, headers: Headers, body: object = GOOD_ROW) -> str:
+    """Ask for a prediction and return its id."""
+    answer = client.post("/predict", json=body, headers=headers)
+    assert answer.status_code == 200, answer.text
+    identifier: str = answer.json()["id"]
+    return identifier
+
+
+def recorded(database: Database) -> list[reader.Entry]:
+    """Return what is on record, the newest call first."""
+    with database.read() as connection:
+        return reader.page(connection, reader.Filters(), limit=100, before=None)
