@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -157,18 +158,19 @@ def test_a_call_that_the_database_refuses_stays_and_holds_up_no_other(
     through: Database, spool: Spool, database: Database, make_call: MakeCall
 ) -> None:
     of_nobody, good = make_call(user_id=new_id()), make_call()
-    spool.put([of_nobody, good])
+    too_long_for_its_index = make_call(x_request_id=random.Random(1).randbytes(9000).hex())
+    spool.put([of_nobody, too_long_for_its_index, good])
 
     done = Drain(through, spool).run()
 
     depth = spool.depth()
     assert done
     assert recorded(database) == [good.id]
-    assert (depth.waiting, depth.refused) == (0, 1)
+    assert (depth.waiting, depth.refused) == (0, 2)
     assert depth.reason is not None
     assert "ForeignKeyViolation" in depth.reason
     spool.readmit()
-    assert [spooled.call for spooled in spool.first()] == [of_nobody]
+    assert [spooled.call for spooled in spool.first()] == [of_nobody, too_long_for_its_index]
 
 
 def test_a_spool_survives_its_process_and_is_drained_by_the_next(

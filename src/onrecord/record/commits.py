@@ -38,15 +38,7 @@ class Commits:
     def __init__(self, database: Database, *, deadline_seconds: float = 5.0) -> None:
         self._database = database
         self._deadline = Deadline(deadline_seconds) if database.dialect == "postgresql" else None
-        dbapi: Any = database.engine.dialect.dbapi
-        # What a row can be at fault for, while the database is in order.
-        self._row_errors = (
-            dbapi.IntegrityError,
-            dbapi.DataError,
-            ValueError,
-            TypeError,
-            OverflowError,
-        )
+        self._row_errors = _row_errors(database)
         self._connection: PoolProxiedConnection | None = None
         self._insert: Callable[[Sequence[RecordedCall]], None]
 
@@ -108,6 +100,16 @@ class Commits:
             if outcome.refused:
                 refused[place] = outcome.refused[0]
         return Outcome(healthy=True, refused=refused)
+
+
+def _row_errors(database: Database) -> tuple[type[Exception], ...]:
+    """Return what a row can be at fault for, while the database is in order."""
+    dbapi: Any = database.engine.dialect.dbapi
+    errors = (dbapi.IntegrityError, dbapi.DataError, ValueError, TypeError, OverflowError)
+    if database.dialect == "postgresql":
+        # Such as a text too long for its index, which psycopg counts among the server's troubles.
+        return (*errors, dbapi.errors.ProgramLimitExceeded)
+    return errors
 
 
 def _say(error: Exception) -> str:
