@@ -27,6 +27,7 @@ from onrecord.http import api_keys, docs, health, models, predictions, proofs, t
 from onrecord.http.body import BodyLimit
 from onrecord.http.context import RequestContext
 from onrecord.http.direct import STATE_KEY, DirectPredictions
+from onrecord.http.idempotency import IdempotentAnswers
 from onrecord.http.openapi import openapi_document
 from onrecord.http.predict import PredictEndpoint, refusal
 from onrecord.http.refusals import add_refusals
@@ -238,6 +239,7 @@ def create_app(settings: Settings, *, writer_address: str | None = None) -> ASGI
         predictors={model.name: predictor},
         default_model=model.name,
         recorder=recorder,
+        idempotent=IdempotentAnswers(database),
         call_limit=call_limit,
         max_body_bytes=settings.max_body_bytes,
         body_seconds=settings.body_seconds,

@@ -11,6 +11,7 @@ There is no HTTP here: `onrecord.http.problems` gives each class its status.
     │   └── SealError              the record cannot be sealed, or a head of it cannot be trusted
     └── CallError                  the answer to a call; shown to the caller
         ├── MalformedJson
+        ├── InvalidIdempotencyKey
         ├── InvalidInput           every bad field at once, as `faults`
         ├── Unauthenticated
         ├── Forbidden
@@ -23,9 +24,11 @@ There is no HTTP here: `onrecord.http.problems` gives each class its status.
         ├── BodyTimeout
         ├── UnsupportedMediaType
         ├── Unanswerable           the input fits the schema, yet the model has no answer to it
+        ├── IdempotencyKeyReused
         ├── TooManyRequests
         ├── ModelFailed
         └── Unavailable            the record cannot be written or read, or the server is full
+            └── AlreadyOnRecord    another call of the same idempotency key was faster
 """
 
 from __future__ import annotations
@@ -34,6 +37,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 __all__ = [
+    "AlreadyOnRecord",
     "BodyTimeout",
     "BodyTooLarge",
     "CallError",
@@ -41,7 +45,9 @@ __all__ = [
     "DatabaseError",
     "Fault",
     "Forbidden",
+    "IdempotencyKeyReused",
     "InsufficientScope",
+    "InvalidIdempotencyKey",
     "InvalidInput",
     "MalformedJson",
     "MethodNotAllowed",
@@ -149,6 +155,13 @@ class MalformedJson(CallError):
     title = "The body is not valid JSON"
 
 
+class InvalidIdempotencyKey(CallError):
+    """The Idempotency-Key header holds no key."""
+
+    code = "invalid_idempotency_key"
+    title = "The idempotency key is malformed"
+
+
 class InvalidInput(CallError):
     """The body does not fit the schema, or is not of the form it claims; `faults` has it all."""
 
@@ -244,6 +257,13 @@ class Unanswerable(CallError):
     title = "The model has no answer to this input"
 
 
+class IdempotencyKeyReused(CallError):
+    """The idempotency key belongs to a call that asked for something else."""
+
+    code = "idempotency_key_reused"
+    title = "The idempotency key belongs to another call"
+
+
 class TooManyRequests(CallError):
     """The caller has used up its rate."""
 
@@ -263,3 +283,10 @@ class Unavailable(CallError):
 
     code = "unavailable"
     title = "Temporarily unavailable"
+
+
+class AlreadyOnRecord(Unavailable):
+    """Another call with the idempotency key of this one came onto the record before it.
+
+    Its answer is the answer to both.
+    """

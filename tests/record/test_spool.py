@@ -123,6 +123,19 @@ def test_a_call_whose_commit_was_not_told_is_on_record_once(
     assert recorded(database) == [call.id]
 
 
+def test_a_call_with_an_idempotency_key_is_refused_while_the_database_is_away(
+    spooling: Spooling, spool: Spool, database: Database, proxy: Proxy, make_call: MakeCall
+) -> None:
+    proxy.refuse()
+    plain = make_call()
+
+    outcome = spooling.record([make_call(idempotency_key="a"), plain])
+
+    assert outcome.healthy
+    assert list(outcome.refused) == [0]
+    assert [spooled.call for spooled in spool.first()] == [plain]
+
+
 def test_a_database_that_falls_silent_is_given_up_after_a_while(
     through: Database, spool: Spool, proxy: Proxy, make_call: MakeCall
 ) -> None:

@@ -102,6 +102,7 @@ IN_REQUESTS = {
     "input": "NULL",
     "received_at": "'2026-11-25T09:00:00.123457Z'",
     "salt": "NULL",
+    "idempotency_key": "'of another call'",
     "api_key_id": "'01a21316-4b45-73c9-9539-a18db2de3ec6'",
 }
 IN_RESPONSES = {

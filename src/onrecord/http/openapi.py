@@ -8,6 +8,7 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
+from onrecord.http.idempotency import MAX_KEY_LENGTH
 from onrecord.serving.artifact import Model
 from onrecord.serving.forms import ARROW, CSV, PARQUET
 from onrecord.serving.json_schema import body_json_schema
@@ -55,7 +56,7 @@ _MEANING = {
     "as many API keys as a user may have, a call that is not sealed yet",
     413: "The body is too large",
     415: "The media type is not read here",
-    422: "The model has no answer to this input",
+    422: "The model has no answer to this input, or the idempotency key came with another one",
     429: "Too many requests",
     500: "The model or the server failed",
     503: "Not now: nothing was predicted; try again",
@@ -66,6 +67,21 @@ _TEXTS = (CSV,)
 _TEXT = {"schema": {"type": "string"}}
 _FILES = (ARROW, PARQUET)
 _FILE = {"schema": {"type": "string", "format": "binary"}}
+_IDEMPOTENCY_KEY: dict[str, Any] = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "description": "A call that is sent again with its key gets the answer that it got before and "
+    f"is not recorded again. Up to {MAX_KEY_LENGTH} characters, in quotes or bare.",
+    "schema": {"type": "string", "pattern": "^[ -~]+$"},
+    "example": '"8e03978e-40d5-43dd-bc93-6894a57f9324"',
+}
+_REPLAYED: dict[str, Any] = {
+    "Idempotent-Replayed": {
+        "schema": {"const": "true"},
+        "description": "There where an earlier call with the idempotency key got this answer.",
+    }
+}
+_REPLAYED_STATUSES = ("200", "400", "422", "500")
 _PREDICT_STATUSES = (400, 401, 403, 404, 406, 408, 413, 415, 422, 429, 500, 503)
 
 
@@ -149,6 +165,8 @@ def _predict_operation(model: Model, address: str, max_rows: int) -> dict[str, A
         }
     }
     responses |= {str(status): _problem(status) for status in _PREDICT_STATUSES}
+    for status in _REPLAYED_STATUSES:
+        responses[status]["headers"] = _REPLAYED
     where = " (the default model)" if address == "/predict" else ""
     return {
         "tags": ["prediction"],
@@ -159,6 +177,7 @@ def _predict_operation(model: Model, address: str, max_rows: int) -> dict[str, A
         "The answer leaves after it is committed to the record.",
         "operationId": "predict" + address.replace("/", "_").removesuffix("_predict"),
         "security": [{"OAuth2PasswordBearer": []}],
+        "parameters": [_IDEMPOTENCY_KEY],
         "requestBody": {
             "required": True,
             "content": {

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import partial
 from urllib.parse import unquote
 
 import structlog
@@ -21,6 +22,8 @@ from onrecord.errors import (
     BodyTooLarge,
     CallError,
     Forbidden,
+    IdempotencyKeyReused,
+    InvalidIdempotencyKey,
     MethodNotAllowed,
     NotAcceptable,
     NotFound,
@@ -29,6 +32,7 @@ from onrecord.errors import (
 )
 from onrecord.http.body import ClientGone, read_body
 from onrecord.http.context import header, request_id
+from onrecord.http.idempotency import IdempotentAnswers, idempotency_key
 from onrecord.http.negotiate import form_of
 from onrecord.http.problems import PROBLEM_TYPE, STATUS, problem_body, problem_headers
 from onrecord.serving.prediction import Answer, Call, Predictor, Recorder
@@ -62,6 +66,7 @@ class PredictEndpoint:
         predictors: Mapping[str, Predictor],
         default_model: str,
         recorder: Recorder,
+        idempotent: IdempotentAnswers,
         call_limit: CallLimit | None,
         max_body_bytes: int,
         body_seconds: float,
@@ -71,6 +76,7 @@ class PredictEndpoint:
         self._predictors = predictors
         self._default_model = default_model
         self._recorder = recorder
+        self._idempotent = idempotent
         self._call_limit = call_limit
         self._max_body_bytes = max_body_bytes
         self._body_seconds = body_seconds
@@ -128,17 +134,24 @@ class PredictEndpoint:
             if predictor is None:
                 raise NotFound(f"There is no model {name[:100]!r}; GET /models lists them.")
             call.form = form_of(call.content_type, header(headers, b"accept"))
+            predict = partial(predict_logged, predictor)
+            key = idempotency_key(headers)
+            if key is None:
+                return await predict(call)
+            test = caller.grant is not None and caller.grant.test
+            return await self._idempotent.answer(call, key, test=test, predict=predict)
         except (
             BodyTooLarge,
             BodyTimeout,
             Forbidden,
+            IdempotencyKeyReused,
+            InvalidIdempotencyKey,
             NotAcceptable,
             NotFound,
             TooManyRequests,
             UnsupportedMediaType,
         ) as error:
             return await self._recorder.refuse(call, error, version)
-        return await predict_logged(predictor, call)
 
     async def _authenticate(self, headers: list[tuple[bytes, bytes]]) -> Caller:
         raw = header(headers, b"authorization")
@@ -153,6 +166,8 @@ def headers_of(answer: Answer) -> list[tuple[bytes, bytes]]:
         (b"content-type", (content_type if answer.error is None else PROBLEM_TYPE).encode()),
         (b"content-length", str(len(answer.body)).encode()),
     ]
+    if answer.replayed:
+        headers.append((b"idempotent-replayed", b"true"))
     if isinstance(answer.error, MethodNotAllowed):
         headers.append((b"allow", b"POST"))
     if answer.error is not None:

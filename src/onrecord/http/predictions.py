@@ -53,9 +53,10 @@ class RecordedPrediction(BaseModel):
     """One call on record: what was asked and what was answered.
 
     `api_key_id` names the API key that made the call, null where a signed-in user did, and `test`
-    tells whether that was a test key. `input` and `output` are JSON where the bytes are JSON, else
-    text, or `{"content_type": ..., "base64": ...}` where they are neither; null where nothing was
-    read. `output_content_type` is null where the answer is JSON.
+    tells whether that was a test key. `idempotency_key` is the key that the call holds. `input` and
+    `output` are JSON where the bytes are JSON, else text, or
+    `{"content_type": ..., "base64": ...}` where they are neither; null where nothing was read.
+    `output_content_type` is null where the answer is JSON.
     """
 
     id: str
@@ -75,6 +76,7 @@ class RecordedPrediction(BaseModel):
     responded_at: datetime
     api_key_id: str | None
     test: bool
+    idempotency_key: str | None
 
 
 class PredictionPage(BaseModel):
@@ -118,6 +120,7 @@ def _shown(entry: reader.Entry) -> RecordedPrediction:
         responded_at=entry.responded_at,
         api_key_id=entry.api_key_id,
         test=entry.test,
+        idempotency_key=entry.idempotency_key,
     )
 
 

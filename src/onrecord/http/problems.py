@@ -16,6 +16,7 @@ PROBLEM_TYPE = "application/problem+json"
 
 STATUS: Mapping[type[CallError], int] = {
     errors.MalformedJson: 400,
+    errors.InvalidIdempotencyKey: 400,
     errors.InvalidInput: 400,
     errors.Unauthenticated: 401,
     errors.Forbidden: 403,
@@ -28,9 +29,11 @@ STATUS: Mapping[type[CallError], int] = {
     errors.BodyTooLarge: 413,
     errors.UnsupportedMediaType: 415,
     errors.Unanswerable: 422,
+    errors.IdempotencyKeyReused: 422,
     errors.TooManyRequests: 429,
     errors.ModelFailed: 500,
     errors.Unavailable: 503,
+    errors.AlreadyOnRecord: 503,
 }
 
 

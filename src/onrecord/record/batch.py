@@ -30,6 +30,7 @@ _REQUEST = (
     "received_at",
     "api_key_id",
     "salt",
+    "idempotency_key",
 )
 _RESPONSE = (
     "request_id",
@@ -48,7 +49,7 @@ _RECEIVED_AT = _REQUEST.index("received_at")
 _RESPONDED_AT = len(_REQUEST) + _RESPONSE_HERE.index("response_responded_at")
 
 _REQUEST_ARRAYS = (
-    "uuid", "uuid", "text", "int", "text", "text", "bytea", "timestamptz", "uuid", "bytea",
+    "uuid", "uuid", "text", "int", "text", "text", "bytea", "timestamptz", "uuid", "bytea", "text",
 )  # fmt: skip
 _RESPONSE_ARRAYS = ("uuid", "int", "bytea", "text", "text", "int", "timestamptz", "text")
 
@@ -159,6 +160,10 @@ def _prepare_postgresql(connection: Any) -> None:
 
 def _commit_to_postgresql(connection: Any, calls: Sequence[RecordedCall]) -> None:
     bare = connection.pgconn
+    if any(call.idempotency_key is not None for call in calls):
+        # Whoever inserts a key waits for another's transaction that has it: two servers that had
+        # the same keys in different orders would wait for each other.
+        calls = sorted(calls, key=_holder)
     if not calls:
         _run(bare.exec_(b"SELECT 1"))
     elif len(calls) <= _POSTGRESQL_SIZE:
@@ -172,6 +177,10 @@ def _commit_to_postgresql(connection: Any, calls: Sequence[RecordedCall]) -> Non
         except BaseException:
             bare.exec_(b"ROLLBACK")
             raise
+
+
+def _holder(call: RecordedCall) -> tuple[str, str]:
+    return call.user_id, call.idempotency_key or ""
 
 
 def _insert_into_postgresql(bare: Any, calls: Sequence[RecordedCall]) -> None:
@@ -214,6 +223,7 @@ def _request(call: RecordedCall, salt: bytes) -> tuple[Any, ...]:
         call.received_at,
         call.api_key_id,
         salt,
+        call.idempotency_key,
     )
 
 

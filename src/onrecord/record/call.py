@@ -20,7 +20,8 @@ class RecordedCall(msgspec.Struct, array_like=True):
     `error_fields` (JSON pointers) say why a call was refused. `duration_us` is in microseconds,
     from the call's arrival until its answer was ready to be recorded. Times are in UTC.
     `output_content_type` is the answer's content type, None where that is JSON. `api_key_id` is
-    the API key that the call came with, None where a signed-in user made it.
+    the API key that the call came with, None where a signed-in user made it. `idempotency_key` is
+    the key that the call holds, None where it holds none: no other call of its user has it.
     """
 
     id: str
@@ -39,3 +40,4 @@ class RecordedCall(msgspec.Struct, array_like=True):
     responded_at: datetime
     output_content_type: str | None = None
     api_key_id: str | None = None
+    idempotency_key: str | None = None

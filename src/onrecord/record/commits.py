@@ -14,19 +14,22 @@ from onrecord.record.batch import committer, find_recorded
 from onrecord.record.call import RecordedCall
 from onrecord.record.database import Database
 from onrecord.record.deadline import Deadline
+from onrecord.record.idempotency_keys import repeated
 
 __all__ = ["Commits", "Outcome"]
 
 
 class Outcome(msgspec.Struct, array_like=True):
-    """What became of a batch: all of it is on record but for the calls named in `refused`.
+    """What became of a batch: all is on record but for the calls in `refused` and `repeated`.
 
-    `refused` has the reason of each by its place in the batch. `healthy` is whether the database
-    took what it could; where it is not, nothing of the batch is known to be on record.
+    `refused` has the reason of each by its place in the batch; `repeated` has the places of those
+    whose idempotency key another call on record holds. `healthy` is whether the database took what
+    it could; where it is not, nothing of the batch is known to be on record.
     """
 
     healthy: bool
     refused: dict[int, str]
+    repeated: tuple[int, ...] = ()
 
 
 class Commits:
@@ -45,15 +48,20 @@ class Commits:
     def record(self, calls: Sequence[RecordedCall]) -> Outcome:
         """Return once every call is durably on record or refused; no calls at all are a probe."""
         try:
-            self._commit(calls)
-        except self._row_errors as error:
-            if len(calls) <= 1:
-                return Outcome(healthy=True, refused=dict.fromkeys(range(len(calls)), _say(error)))
+            try:
+                self._commit(calls)
+            except self._row_errors as error:
+                places = repeated(self._database, calls)
+                reason = _say(error)
+            else:
+                return Outcome(healthy=True, refused={})
         except Exception as error:  # noqa: BLE001 - whatever a driver raises, the next batch is due
             self.close()
             return Outcome(healthy=False, refused=dict.fromkeys(range(len(calls)), _say(error)))
-        else:
-            return Outcome(healthy=True, refused={})
+        if places:
+            return self._record_others(calls, places)
+        if len(calls) <= 1:
+            return Outcome(healthy=True, refused=dict.fromkeys(range(len(calls)), reason))
         return self._record_one_by_one(calls)
 
     def on_record(self, ids: Sequence[str]) -> set[str] | None:
@@ -87,19 +95,32 @@ class Commits:
             return nullcontext()
         return self._deadline.for_use_of(self._bare.fileno())
 
+    def _record_others(self, calls: Sequence[RecordedCall], places: tuple[int, ...]) -> Outcome:
+        """Record a batch without those of its calls that repeat another one's key."""
+        others = [place for place in range(len(calls)) if place not in set(places)]
+        if not others:
+            return Outcome(healthy=True, refused={}, repeated=places)
+        outcome = self.record([calls[place] for place in others])
+        return Outcome(
+            outcome.healthy,
+            {others[place]: reason for place, reason in outcome.refused.items()},
+            (*places, *(others[place] for place in outcome.repeated)),
+        )
+
     def _record_one_by_one(self, calls: Sequence[RecordedCall]) -> Outcome:
         refused: dict[int, str] = {}
+        repeated_here: list[int] = []
         for place, call in enumerate(calls):
             outcome = self.record([call])
             if not outcome.healthy:
                 # Each of the others would wait for it as long again.
-                rest = range(place, len(calls))
-                return Outcome(
-                    healthy=False, refused=dict.fromkeys(rest, outcome.refused[0]) | refused
-                )
+                refused |= dict.fromkeys(range(place, len(calls)), outcome.refused[0])
+                return Outcome(healthy=False, refused=refused, repeated=tuple(repeated_here))
             if outcome.refused:
                 refused[place] = outcome.refused[0]
-        return Outcome(healthy=True, refused=refused)
+            if outcome.repeated:
+                repeated_here.append(place)
+        return Outcome(healthy=True, refused=refused, repeated=tuple(repeated_here))
 
 
 def _row_errors(database: Database) -> tuple[type[Exception], ...]:

@@ -34,6 +34,8 @@ class _Leaf(msgspec.Struct, gc=False):
     error_code: str | None
     error_fields: str | None
     id: str
+    # Left out where there is none, as in leaves from before there were keys.
+    idempotency_key: str | msgspec.UnsetType
     input_commitment: str | None
     model: str
     model_sha256: str | None
@@ -58,6 +60,7 @@ class Row(NamedTuple):
     error_code: str | None
     error_fields: str | None
     id: str
+    idempotency_key: str | None
     model: str
     model_sha256: str | None
     model_version: str | None
@@ -183,10 +186,35 @@ def _hashed(rows: Iterable[tuple[Any, ...]]) -> Iterator[tuple[int, str, bytearr
     write = msgspec.json.Encoder().encode_into
     leaf = _Leaf
     data = bytearray(1)
-    for k, a, b, c, d, i, m, ms, mv, oc, ra, rr, ss, seq, st, u, x, salt, given, answer in rows:
+    for (
+        k,
+        a,
+        b,
+        c,
+        d,
+        i,
+        key,
+        m,
+        ms,
+        mv,
+        oc,
+        ra,
+        rr,
+        ss,
+        seq,
+        st,
+        u,
+        x,
+        salt,
+        given,
+        answer,
+    ) in rows:
         asked = None if given is None else sha256(salt + b"input:" + given).hexdigest()
         said = None if answer is None else sha256(salt + b"output:" + answer).hexdigest()
+        held = msgspec.UNSET if key is None else key
         write(
-            leaf(k, a, b, c, d, i, asked, m, ms, mv, said, oc, ra, rr, ss, seq, st, u, x), data, 1
+            leaf(k, a, b, c, d, i, held, asked, m, ms, mv, said, oc, ra, rr, ss, seq, st, u, x),
+            data,
+            1,
         )
         yield seq, i, data

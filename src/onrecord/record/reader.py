@@ -15,7 +15,7 @@ from onrecord.record.ids import first_id_at, is_id
 from onrecord.record.tables import api_keys, model_versions, requests, responses, users
 from onrecord.record.text import storable
 
-__all__ = ["Entry", "Filters", "count", "find", "page", "stream"]
+__all__ = ["Entry", "Filters", "count", "find", "find_by_key", "page", "stream"]
 
 _STREAM_ROWS = 1000
 _FIRST_ERROR = 400
@@ -51,6 +51,7 @@ class Entry:
     output_content_type: str | None = None
     api_key_id: str | None = None
     test: bool = False
+    idempotency_key: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +81,15 @@ def find(connection: Connection, request_id: str, user_id: str | None) -> Entry 
         return None
     meant = Filters(user_id=user_id, test=None)
     query = _where(_entries(), meant).where(requests.c.id == request_id)
+    row = connection.execute(query).one_or_none()
+    return None if row is None else _entry(row)
+
+
+def find_by_key(connection: Connection, user_id: str, idempotency_key: str) -> Entry | None:
+    """Return the call of a user that holds an idempotency key, or None."""
+    query = _entries().where(
+        requests.c.user_id == user_id, requests.c.idempotency_key == idempotency_key
+    )
     row = connection.execute(query).one_or_none()
     return None if row is None else _entry(row)
 

@@ -14,6 +14,9 @@ from onrecord.record.spool import Spool, SpooledCall
 __all__ = ["Drain", "Spooling"]
 
 _TRY_SECONDS = 1.0
+_KEYED = (
+    "it has an idempotency key, and nobody can tell whether that is held while PostgreSQL is away"
+)
 
 _log = logging.getLogger(__name__)
 
@@ -38,23 +41,29 @@ class Spooling:
         self._thread.start()
 
     def record(self, calls: Sequence[RecordedCall]) -> Outcome:
-        """Return once every call is durably on record or in the spool, or is refused."""
+        """Return once every call is durably on record or in the spool, or is refused.
+
+        One with an idempotency key is not spooled: another call may hold that by now.
+        """
+        direct = Outcome(healthy=True, refused={})
         unsure: Sequence[int] = range(len(calls))
         if not self._away:
-            outcome = self._commits.record(calls)
-            if outcome.healthy:
-                return outcome
-            reason = next(iter(outcome.refused.values()), "it does not answer")
+            direct = self._commits.record(calls)
+            if direct.healthy:
+                return direct
+            reason = next(iter(direct.refused.values()), "it does not answer")
             _log.error("the database is away, calls go to the spool: %s", reason)
             self._away = True
             # What the database may have taken all the same is found there when the spool drains.
-            unsure = list(outcome.refused)
+            unsure = list(direct.refused)
+        refused = {place: _KEYED for place in unsure if calls[place].idempotency_key is not None}
+        kept = [place for place in unsure if place not in refused]
         try:
-            self._spool.put([calls[place] for place in unsure])
+            self._spool.put([calls[place] for place in kept])
         except Exception as error:  # noqa: BLE001 - whatever a driver raises, the next batch is due
-            return Outcome(healthy=False, refused=dict.fromkeys(unsure, str(error)))
+            return Outcome(False, refused | dict.fromkeys(kept, str(error)), direct.repeated)
         else:
-            return Outcome(healthy=True, refused={})
+            return Outcome(True, refused, direct.repeated)
         finally:
             self._wanted.set()
 

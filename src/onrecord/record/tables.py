@@ -179,6 +179,7 @@ requests = Table(
     Column("api_key_id", id_type(), ForeignKey("api_keys.id")),
     # 16 random bytes that hide input and output in their commitments; see docs/seal.md.
     Column("salt", LargeBinary),
+    Column("idempotency_key", Text),
     UniqueConstraint("id"),
     sqlite_autoincrement=True,
 )
@@ -248,6 +249,15 @@ Index(
     requests.c.id,
     sqlite_where=text("api_key_id IS NOT NULL"),
     postgresql_where=text("api_key_id IS NOT NULL"),
+)
+# One call of a user holds a key: whichever of several is committed first.
+Index(
+    None,
+    requests.c.user_id,
+    requests.c.idempotency_key,
+    unique=True,
+    sqlite_where=text("idempotency_key IS NOT NULL"),
+    postgresql_where=text("idempotency_key IS NOT NULL"),
 )
 Index(
     None,

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from onrecord.errors import DatabaseError, Unavailable
+from onrecord.errors import AlreadyOnRecord, DatabaseError, Unavailable
 from onrecord.record.call import RecordedCall
 from onrecord.record.commits import Outcome
 from onrecord.record.frames import FrameReader, frame
@@ -99,8 +99,9 @@ class Writer:
     async def write(self, call: RecordedCall) -> None:
         """Return once `call` is durably on record.
 
-        Raises Unavailable where it could not be, or where too many wait already. A caller that
-        is cancelled meanwhile may find its call on record all the same.
+        Raises Unavailable where it could not be, or where too many wait already, and
+        AlreadyOnRecord where another call holds its idempotency key. A caller that is cancelled
+        meanwhile may find its call on record all the same.
         """
         future: asyncio.Future[Unavailable | None] = asyncio.get_running_loop().create_future()
 
@@ -189,10 +190,15 @@ class Writer:
             self._hand_over()
         elif not self._healthy and self._open:
             self._schedule(_PROBE_SECONDS)
+        if outcome.repeated:
+            error = AlreadyOnRecord("A call with this key is on record already.", retry_after=1)
+            self._settle([batch[place] for place in outcome.repeated], error)
         if outcome.refused:
             reason = next(iter(outcome.refused.values()))
             self._refuse([batch[place] for place in outcome.refused], reason)
-            batch = [w for place, w in enumerate(batch) if place not in outcome.refused]
+        if outcome.refused or outcome.repeated:
+            left_out = {*outcome.refused, *outcome.repeated}
+            batch = [w for place, w in enumerate(batch) if place not in left_out]
         self._settle(batch, None)
 
     def _refuse(self, batch: list[_Waiting], reason: str) -> None:

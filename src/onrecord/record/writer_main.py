@@ -88,12 +88,10 @@ class _Writing:
         start = 0
         for worker, batch in batches:
             end = start + len(batch)
-            if outcome.healthy and not outcome.refused:
+            if outcome.healthy and not outcome.refused and not outcome.repeated:
                 self._send(worker, _ALL_RECORDED)
             else:
-                reasons = outcome.refused
-                own = {i - start: reasons[i] for i in range(start, end) if i in reasons}
-                self._send(worker, frame(Outcome(outcome.healthy, own)))
+                self._send(worker, frame(_part(outcome, start, end)))
             start = end
 
     def _send(self, worker: socket.socket, data: bytearray) -> None:
@@ -103,6 +101,14 @@ class _Writing:
                 worker.sendall(data)
             except OSError:
                 return
+
+
+def _part(outcome: Outcome, start: int, end: int) -> Outcome:
+    """Return what became of the calls from `start` to before `end`, by their places from there."""
+    reasons = outcome.refused
+    refused = {i - start: reasons[i] for i in range(start, end) if i in reasons}
+    repeated = tuple(i - start for i in outcome.repeated if start <= i < end)
+    return Outcome(outcome.healthy, refused, repeated)
 
 
 def main() -> None:

@@ -46,7 +46,7 @@ class Call:
 
     `body` is None where it was not read to its end; `started` is `time.perf_counter()` at arrival;
     `form` says in which form the rows come and the answer goes; `api_key_id` is the API key it came
-    with, None where a signed-in user made it.
+    with, None where a signed-in user made it; `idempotency_key` is the key that it is to hold.
     """
 
     id: str
@@ -59,6 +59,7 @@ class Call:
     started: float
     form: Form = PLAIN
     api_key_id: str | None = None
+    idempotency_key: str | None = None
 
     @property
     def shown_id(self) -> str:
@@ -70,13 +71,15 @@ class Call:
 class Answer:
     """What leaves the server: a status, the body's bytes, and the refusal if it is one.
 
-    `content_type` is None where the body is JSON.
+    `content_type` is None where the body is JSON. `replayed` is whether an earlier call with the
+    same idempotency key got it.
     """
 
     status: int
     body: bytes
     error: CallError | None = None
     content_type: str | None = None
+    replayed: bool = False
 
 
 class RefusalRenderer(Protocol):
@@ -249,4 +252,5 @@ def recorded_call(call: Call, answer: Answer, model_version_id: int | None) -> R
         responded_at=datetime.now(UTC),
         output_content_type=answer.content_type,
         api_key_id=call.api_key_id,
+        idempotency_key=call.idempotency_key,
     )
