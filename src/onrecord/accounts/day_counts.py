@@ -1,0 +1,171 @@
+"""How many calls were made today, of all servers on one database and before every restart."""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Self
+
+import structlog
+
+from onrecord.accounts.shared_slots import SharedSlots, slot_key
+from onrecord.record.database import Database
+from onrecord.record.usage import Consumer, count_calls
+
+__all__ = ["Day", "DayCounts"]
+
+_DAY_SECONDS = 24 * 60 * 60
+# How many were made; when to look at the record again; how many of them the record had for good,
+# and until which moment.
+_RECORD = struct.Struct("<qdqd")
+_MOST = 1 << 62
+_SETTLED_AFTER_SECONDS = 300.0
+"""A call that arrived so long ago is on record by now, or never will be."""
+
+
+@dataclass(slots=True)
+class Day:
+    """What was counted of a consumer's calls today, which ends in `ends_in` seconds."""
+
+    key: bytes
+    place: int | None
+    ends_at: float
+    ends_in: float
+    used: int
+    due_at: float
+    settled: int
+    settled_until: float
+
+
+class DayCounts:
+    """The calls of each consumer since midnight UTC; `file` as in `SharedSlots`.
+
+    A consumer's count begins with what the record has of its day, whoever put it there. From then
+    on each call that these workers let through is added at once, and about every `refresh_seconds`
+    the count is raised to what the record has by then. So for one server it is exact, and of
+    several each learns of the others' calls that late. It never falls before midnight.
+
+    `today` and `add` are to be used inside its context, which is a lock among the workers.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        file: Path | None = None,
+        *,
+        clock: Callable[[], float] = time.time,
+        refresh_seconds: float = 5.0,
+    ) -> None:
+        self._database = database
+        self._slots = SharedSlots(file, size=_RECORD.size)
+        self._clock = clock
+        self._refresh_seconds = refresh_seconds
+        self._readings: dict[Consumer, asyncio.Task[None]] = {}
+
+    def __enter__(self) -> Self:
+        self._slots.__enter__()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._slots.__exit__()
+
+    def today(self, key: bytes) -> Day | None:
+        """Return what is counted under the key of a consumer, None where `read` must come first."""
+        now = self._clock()
+        ends_at = _midnight_before(now) + _DAY_SECONDS
+        place = self._slots.find(key)
+        if place is None or self._slots.ends_at(place) != ends_at:
+            return None
+        used, due_at, settled, settled_until = _RECORD.unpack(self._slots.read(place))
+        if not (0 <= used < _MOST and 0 <= settled <= used):
+            return None
+        return Day(key, place, ends_at, ends_at - now, used, due_at, settled, settled_until)
+
+    def add(self, day: Day) -> bool:
+        """Count one more call; return True where the record is to be read again by the caller."""
+        now = self._clock()
+        due = not now < day.due_at <= now + self._refresh_seconds
+        if due:
+            day.due_at = now + self._refresh_seconds
+        day.used += 1
+        self._write(day, now)
+        return due
+
+    async def read(self, consumer: Consumer) -> None:
+        """Raise the count to what the record has; all who ask at once share one reading.
+
+        Raises Unavailable where the database is out of reach.
+        """
+        await asyncio.shield(self._reading(consumer))
+
+    def read_later(self, consumer: Consumer) -> None:
+        """Have the count raised to what the record has, soon; no call waits for that."""
+        self._reading(consumer)
+
+    def _reading(self, consumer: Consumer) -> asyncio.Task[None]:
+        reading = self._readings.get(consumer)
+        if reading is None:
+            reading = asyncio.create_task(self._read(consumer))
+            self._readings[consumer] = reading
+            reading.add_done_callback(lambda task: self._ended(consumer, task))
+        return reading
+
+    def _ended(self, consumer: Consumer, reading: asyncio.Task[None]) -> None:
+        del self._readings[consumer]
+        if not reading.cancelled() and reading.exception() is not None:
+            structlog.get_logger("onrecord").warning(
+                "the calls of today could not be counted",
+                consumer=consumer,
+                reason=str(reading.exception()),
+            )
+
+    async def _read(self, consumer: Consumer) -> None:
+        key = slot_key(*consumer)
+        now = self._clock()
+        since, settled = _midnight_before(now), 0
+        with self:
+            known = self.today(key)
+        if known is not None and since <= known.settled_until <= now:
+            since, settled = known.settled_until, known.settled
+        until = max(since, now - _SETTLED_AFTER_SECONDS)
+        older, newer = await self._database.run(self._count, consumer, since, until)
+        self._learn(key, now, settled + older, until, newer)
+
+    def _count(self, consumer: Consumer, since: float, until: float) -> tuple[int, int]:
+        with self._database.read() as connection:
+            return count_calls(connection, consumer, _moment(since), _moment(until))
+
+    def _learn(self, key: bytes, began: float, settled: int, until: float, newer: int) -> None:
+        ends_at = _midnight_before(began) + _DAY_SECONDS
+        with self:
+            now = self._clock()
+            day = self.today(key)
+            if day is None:
+                place = self._slots.find(key)
+                day = Day(key, place, ends_at, 0.0, 0, 0.0, 0, 0.0)
+            elif day.ends_at != ends_at:
+                return
+            day.used = max(day.used, settled + newer)
+            day.due_at = now + self._refresh_seconds
+            if not until < day.settled_until:
+                day.settled, day.settled_until = settled, until
+            self._write(day, now)
+
+    def _write(self, day: Day, now: float) -> None:
+        if day.place is None:
+            day.place = self._slots.make_room(day.key, now)
+        record = _RECORD.pack(day.used, day.due_at, day.settled, day.settled_until)
+        self._slots.write(day.place, day.key, record, ends_at=day.ends_at, rank=day.used)
+
+
+def _midnight_before(moment: float) -> float:
+    return moment - moment % _DAY_SECONDS
+
+
+def _moment(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)
