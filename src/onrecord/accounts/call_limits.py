@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,19 +78,23 @@ class CallLimits:
     same `directory`, quotas over all servers on the database, see `DayCounts`.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - one argument a limit, and the clocks
         self,
         database: Database,
         *,
         rate: Rate | None,
         quota: int | None,
         directory: Path | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        day_clock: Callable[[], float] = time.time,
     ) -> None:
         self._rate = rate
         self._quota = quota
         self._limits_users = rate is not None or quota is not None
-        self._windows = Windows(None if directory is None else directory / "rates")
-        self._days = DayCounts(database, None if directory is None else directory / "quotas")
+        self._windows = Windows(None if directory is None else directory / "rates", clock=clock)
+        self._days = DayCounts(
+            database, None if directory is None else directory / "quotas", clock=day_clock
+        )
         self._prepared: dict[str, Limits] = {}
 
     def of(self, caller: Caller) -> Limits | None:

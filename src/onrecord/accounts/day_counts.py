@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import struct
 import time
 from collections.abc import Callable
@@ -20,9 +21,9 @@ from onrecord.record.usage import Consumer, count_calls
 __all__ = ["Day", "DayCounts"]
 
 _DAY_SECONDS = 24 * 60 * 60
-# How many were made; when to look at the record again; how many of them the record had for good,
-# and until which moment.
-_RECORD = struct.Struct("<qdqd")
+# How many were made; when the record was read and when to read it again; how many of them it had
+# for good, and until which moment.
+_RECORD = struct.Struct("<qddqd")
 _MOST = 1 << 62
 _SETTLED_AFTER_SECONDS = 300.0
 """A call that arrived so long ago is on record by now, or never will be."""
@@ -37,6 +38,7 @@ class Day:
     ends_at: float
     ends_in: float
     used: int
+    read_at: float
     due_at: float
     settled: int
     settled_until: float
@@ -46,9 +48,10 @@ class DayCounts:
     """The calls of each consumer since midnight UTC; `file` as in `SharedSlots`.
 
     A consumer's count begins with what the record has of its day, whoever put it there. From then
-    on each call that these workers let through is added at once, and about every `refresh_seconds`
-    the count is raised to what the record has by then. So for one server it is exact, and of
-    several each learns of the others' calls that late. It never falls before midnight.
+    on each call that these workers let through is added at once, and every `refresh_seconds` the
+    count is raised to what the record has by then, while calls go on; no call is let through by a
+    count that was not compared with the record for twice as long. So one server counts exactly, and
+    of several each knows what the others let through until then.
 
     `today` and `add` are to be used inside its context, which is a lock among the workers.
     """
@@ -62,9 +65,10 @@ class DayCounts:
         refresh_seconds: float = 5.0,
     ) -> None:
         self._database = database
-        self._slots = SharedSlots(file, size=_RECORD.size)
+        self._slots = SharedSlots(file, size=_RECORD.size, slots=32_768)
         self._clock = clock
         self._refresh_seconds = refresh_seconds
+        self._oldest_seconds = 2 * refresh_seconds
         self._readings: dict[Consumer, asyncio.Task[None]] = {}
 
     def __enter__(self) -> Self:
@@ -75,16 +79,10 @@ class DayCounts:
         self._slots.__exit__()
 
     def today(self, key: bytes) -> Day | None:
-        """Return what is counted under the key of a consumer, None where `read` must come first."""
+        """Return what is counted under a consumer's key, None where `read` must come first."""
         now = self._clock()
-        ends_at = _midnight_before(now) + _DAY_SECONDS
-        place = self._slots.find(key)
-        if place is None or self._slots.ends_at(place) != ends_at:
-            return None
-        used, due_at, settled, settled_until = _RECORD.unpack(self._slots.read(place))
-        if not (0 <= used < _MOST and 0 <= settled <= used):
-            return None
-        return Day(key, place, ends_at, ends_at - now, used, due_at, settled, settled_until)
+        day = self._known(key, now)
+        return day if now - self._oldest_seconds < day.read_at <= now else None
 
     def add(self, day: Day) -> bool:
         """Count one more call; return True where the record is to be read again by the caller."""
@@ -127,44 +125,51 @@ class DayCounts:
     async def _read(self, consumer: Consumer) -> None:
         key = slot_key(*consumer)
         now = self._clock()
-        since, settled = _midnight_before(now), 0
         with self:
-            known = self.today(key)
-        if known is not None and since <= known.settled_until <= now:
-            since, settled = known.settled_until, known.settled
+            day = self._known(key, now)
+        since = day.settled_until
         until = max(since, now - _SETTLED_AFTER_SECONDS)
         older, newer = await self._database.run(self._count, consumer, since, until)
-        self._learn(key, now, settled + older, until, newer)
+        self._learn(key, now, day.settled + older, until, newer)
 
     def _count(self, consumer: Consumer, since: float, until: float) -> tuple[int, int]:
         with self._database.read() as connection:
             return count_calls(connection, consumer, _moment(since), _moment(until))
 
-    def _learn(self, key: bytes, began: float, settled: int, until: float, newer: int) -> None:
-        ends_at = _midnight_before(began) + _DAY_SECONDS
+    def _learn(self, key: bytes, read_at: float, settled: int, until: float, newer: int) -> None:
         with self:
             now = self._clock()
-            day = self.today(key)
-            if day is None:
-                place = self._slots.find(key)
-                day = Day(key, place, ends_at, 0.0, 0, 0.0, 0, 0.0)
-            elif day.ends_at != ends_at:
+            day = self._known(key, now)
+            if day.ends_at != _midnight_after(read_at):
                 return
             day.used = max(day.used, settled + newer)
+            day.read_at = max(day.read_at, read_at)
             day.due_at = now + self._refresh_seconds
-            if not until < day.settled_until:
+            if until > day.settled_until:
                 day.settled, day.settled_until = settled, until
             self._write(day, now)
+
+    def _known(self, key: bytes, now: float) -> Day:
+        ends_at = _midnight_after(now)
+        begins_at, ends_in = ends_at - _DAY_SECONDS, ends_at - now
+        place = self._slots.find(key)
+        if place is not None and self._slots.ends_at(place) == ends_at:
+            used, read_at, due_at, settled, settled_until = _RECORD.unpack(self._slots.read(place))
+            if 0 <= settled <= used < _MOST and begins_at <= settled_until <= now:
+                return Day(
+                    key, place, ends_at, ends_in, used, read_at, due_at, settled, settled_until
+                )
+        return Day(key, place, ends_at, ends_in, 0, -math.inf, now, 0, begins_at)
 
     def _write(self, day: Day, now: float) -> None:
         if day.place is None:
             day.place = self._slots.make_room(day.key, now)
-        record = _RECORD.pack(day.used, day.due_at, day.settled, day.settled_until)
+        record = _RECORD.pack(day.used, day.read_at, day.due_at, day.settled, day.settled_until)
         self._slots.write(day.place, day.key, record, ends_at=day.ends_at, rank=day.used)
 
 
-def _midnight_before(moment: float) -> float:
-    return moment - moment % _DAY_SECONDS
+def _midnight_after(moment: float) -> float:
+    return moment - moment % _DAY_SECONDS + _DAY_SECONDS
 
 
 def _moment(seconds: float) -> datetime:

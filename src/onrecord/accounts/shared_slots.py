@@ -39,7 +39,7 @@ class SharedSlots:
     callers make up. Raises SettingsError where the file cannot be used.
     """
 
-    def __init__(self, file: Path | None, *, size: int, slots: int = 32_768) -> None:
+    def __init__(self, file: Path | None, *, size: int, slots: int) -> None:
         self._stride = _HEAD.size + size
         self._set_bytes = _WAYS * self._stride
         self._sets = max(1, slots // _WAYS)

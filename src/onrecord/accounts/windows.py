@@ -49,16 +49,21 @@ class Windows:
 
     A window is counted in 60 parts, and a part is forgotten when all of it is older than the
     window. So there are never more than `amount` in any time of `seconds`, and one is counted for
-    a sixtieth longer at most. `clock` is in seconds and the same for all who share the file.
+    a sixtieth longer at most. `clock` is in seconds and the same for all who share the file. At
+    most `slots` keys are counted at once, see `SharedSlots`.
 
     To be used inside its own context, which is a lock: what is read in it and added in it is one
     step to all others.
     """
 
     def __init__(
-        self, file: Path | None = None, *, clock: Callable[[], float] = time.monotonic
+        self,
+        file: Path | None = None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        slots: int = 32_768,
     ) -> None:
-        self._slots = SharedSlots(file, size=_NUMBER.size + _COUNTS.size)
+        self._slots = SharedSlots(file, size=_NUMBER.size + _COUNTS.size, slots=slots)
         self._clock = clock
 
     def __enter__(self) -> Self:
