@@ -210,6 +210,31 @@ def test_calls_with_an_api_key_are_taken_too_and_their_record_names_it(
         assert [entry["status"] for entry in found["predictions"]] == [status] * 3
 
 
+def test_what_limits_a_caller_is_applied_and_told_alike_on_both_ways(
+    server: Server, token: str
+) -> None:
+    asked = {"name": "limited", "rate": "5/hour", "quota": 100}
+    headers = {"authorization": f"Bearer {token}"}
+    key = httpx2.post(f"{server.base}/keys", json=asked, headers=headers).json()["key"]
+    whole = request_bytes(key, GOOD_ROW)
+    head, _, body = whole.partition(b"\r\n\r\n")
+    with Wire(server) as wire:
+        answers = [
+            wire.ask(*packets)
+            for packets in [(whole,), (whole,), (head + b"\r\n\r\n", body)] * 2 + [(whole,)]
+        ]
+
+    assert [status for status, _, _ in answers] == [200] * 5 + [429] * 2
+    told = [found["ratelimit"].split(";")[1] for _, found, _ in answers]
+    assert told == ["r=4", "r=3", "r=2", "r=1", "r=0", "r=0", "r=0"]
+    assert '"key-quota";r=95;t=' in answers[-1][1]["ratelimit"]
+    policies = {found["ratelimit-policy"] for _, found, _ in answers}
+    assert policies == {'"key-rate";q=5;w=3600, "key-quota";q=100;w=86400'}
+    assert len({tuple(found) for status, found, _ in answers if status == 200}) == 1
+    assert len({tuple(found) for status, found, _ in answers if status == 429}) == 1
+    assert json.loads(answers[-1][2])["violated-policies"] == ["key-rate"]
+
+
 def test_without_the_record_there_is_no_answer(server: Server, token: str) -> None:
     database = sqlite3.connect(next(Path(server.data_dir).glob("*.db")), isolation_level=None)
     with Wire(server) as wire:

@@ -49,7 +49,8 @@ def eventually(condition: Callable[[], bool]) -> None:
 def test_callers_notice_nothing_of_a_database_that_is_away_and_the_operator_does(
     model_dir: Path, tmp_path: Path, postgres_url: str, proxy: Proxy
 ) -> None:
-    with served(model_dir, tmp_path, postgres_url, proxy) as server:
+    limits = {"call_rate": "1000/second", "call_quota": "1000"}
+    with served(model_dir, tmp_path, postgres_url, proxy, **limits) as server:
         token = server.register("ada")
         headers = {"authorization": f"Bearer {token}"}
         key = httpx2.post(f"{server.base}/keys", json={"name": "batch"}, headers=headers).json()

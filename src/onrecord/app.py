@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import structlog
@@ -15,9 +16,11 @@ from starlette.types import ASGIApp
 
 import onrecord
 from onrecord.accounts.api_keys import ApiKeys
+from onrecord.accounts.call_limits import CallLimits
 from onrecord.accounts.keys import KeyRing
-from onrecord.accounts.limits import CallLimit, SignInLimit
+from onrecord.accounts.limits import SignInLimit
 from onrecord.accounts.passwords import Passwords
+from onrecord.accounts.rates import Rate, parse_rate
 from onrecord.accounts.sessions import Sessions
 from onrecord.accounts.sign_in import Accounts
 from onrecord.accounts.standing import Gate
@@ -77,8 +80,8 @@ class Parts:
     api_keys: ApiKeys
 
 
-def build_accounts(settings: Settings, database: Database) -> Parts:
-    """Build the accounts on a database."""
+def build_accounts(settings: Settings, database: Database, *, counts: Path | None = None) -> Parts:
+    """Build the accounts on a database; `counts` is as in `create_app`."""
     keys = (
         KeyRing.from_secrets(settings.token_secrets.get_secret_value())
         if settings.token_secrets is not None
@@ -94,7 +97,7 @@ def build_accounts(settings: Settings, database: Database) -> Parts:
     return Parts(
         tokens,
         passwords,
-        Accounts(database, passwords, SignInLimit()),
+        Accounts(database, passwords, SignInLimit(directory=counts)),
         Sessions(
             database,
             tokens,
@@ -162,7 +165,18 @@ def _open_model(settings: Settings, database: Database) -> tuple[Model, int]:
     return model, version_id
 
 
-def create_app(settings: Settings, *, writer_address: str | None = None) -> ASGIApp:
+def _call_rate(settings: Settings) -> Rate | None:
+    if settings.call_rate is None:
+        return None
+    try:
+        return parse_rate(settings.call_rate)
+    except ValueError as error:
+        raise SettingsError(f"setting call_rate: {error}") from None
+
+
+def create_app(
+    settings: Settings, *, writer_address: str | None = None, counts: Path | None = None
+) -> ASGIApp:
     """Build one server from its settings.
 
     What it returns is plain ASGI: the prediction path answers before FastAPI, whose middleware
@@ -170,28 +184,36 @@ def create_app(settings: Settings, *, writer_address: str | None = None) -> ASGI
 
     The model is loaded, the database migrated to head and the token keys read before this
     returns; no request reads a model file. `writer_address` is where the writer's process of the
-    server is; without one the application starts its own. Raises StartupError with one clear
-    message where the server cannot start.
+    server is; without one the application starts its own. `counts` is the directory in which the
+    workers of the server count together what is limited; without one the application counts for
+    itself. Raises StartupError with one clear message where the server cannot start.
     """
     database = Database(settings.database_url)
     database.upgrade()
     model, model_version_id = _open_model(settings, database)
-    parts = build_accounts(settings, database)
+    parts = build_accounts(settings, database, counts=counts)
     writer = Writer()
     recorder = Recorder(writer, refusal)
     runner = Runner(model, deadline_seconds=settings.predict_seconds)
     validator = Validator(model.schema, max_rows=settings.max_rows)
     predictor = Predictor(model, model_version_id, validator, runner, recorder)
     spool = None if settings.spool_place is None else Spool(settings.spool_place)
-    gate = Gate(parts.tokens, database, stale_seconds=settings.spool_minutes * 60 if spool else 0)
-    call_limit = CallLimit(settings.call_rate) if settings.call_rate else None
+    stale_seconds = settings.spool_minutes * 60 if spool else 0
+    gate = Gate(parts.tokens, database, stale_seconds=stale_seconds)
+    call_limits = CallLimits(
+        database,
+        rate=_call_rate(settings),
+        quota=settings.call_quota,
+        directory=counts,
+        stale_seconds=stale_seconds,
+    )
     access = AccessLog()
     direct = DirectPredictions(
         gate=gate,
         predictors={model.name: predictor},
         default_model=model.name,
         writer=writer,
-        call_limit=call_limit,
+        call_limits=call_limits,
         max_body_bytes=settings.max_body_bytes,
         access=access,
     )
@@ -240,7 +262,7 @@ def create_app(settings: Settings, *, writer_address: str | None = None) -> ASGI
         default_model=model.name,
         recorder=recorder,
         idempotent=IdempotentAnswers(database),
-        call_limit=call_limit,
+        call_limits=call_limits,
         max_body_bytes=settings.max_body_bytes,
         body_seconds=settings.body_seconds,
     )

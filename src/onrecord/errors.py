@@ -265,10 +265,16 @@ class IdempotencyKeyReused(CallError):
 
 
 class TooManyRequests(CallError):
-    """The caller has used up its rate."""
+    """The caller has used up a rate or a quota; `policies` are the names of the limits at fault."""
 
     code = "too_many_requests"
     title = "Too many requests"
+
+    def __init__(
+        self, detail: str, *, retry_after: int | None = None, policies: tuple[str, ...] = ()
+    ) -> None:
+        self.policies = policies
+        super().__init__(detail, retry_after=retry_after)
 
 
 class ModelFailed(CallError):

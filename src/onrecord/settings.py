@@ -124,8 +124,14 @@ class Settings(BaseSettings):
     )
     call_rate: str | None = Field(
         default=None,
-        description='How many predictions a user may ask for, as "100/second"; one worker counts '
-        "its own.",
+        description='How many predictions a user may ask for, as "100/second", counted over all '
+        "workers of a server.",
+    )
+    call_quota: int | None = Field(
+        default=None,
+        ge=1,
+        description="How many predictions a user may ask for on a day (UTC), counted over all "
+        "servers on the database.",
     )
     trusted_proxies: Words = Field(
         default=(),

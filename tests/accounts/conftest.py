@@ -16,6 +16,19 @@ from onrecord.accounts.tokens import Tokens
 from onrecord.record.database import Database
 
 
+class Clock:
+    """A clock that a test moves."""
+
+    def __init__(self, now: float = 1_800_000_030.0) -> None:
+        self.now = now
+
+    def __call__(self) -> float:
+        return self.now
+
+    def shift(self, seconds: float) -> None:
+        self.now += seconds
+
+
 class CountingHasher(PasswordHasher):
     """A cheap hasher that counts how often it did the work of verifying."""
 
@@ -37,6 +50,11 @@ def database(tmp_path: Path) -> Iterator[Database]:
     database.upgrade()
     yield database
     database.close()
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from typing import Literal
 
 from onrecord.accounts.caller import SCOPES
 from onrecord.accounts.opaque import digest_of, random_text, with_secret
+from onrecord.accounts.rates import RATE_FORM, parse_rate
 from onrecord.errors import Conflict, Fault, Forbidden, InvalidInput, NotFound
 from onrecord.record import api_keys, users
 from onrecord.record.api_keys import ApiKey
@@ -23,6 +24,7 @@ _RECOGNITION = 8
 _MAX_NAME = 100
 _MAX_MODELS = 100
 _MAX_USABLE = 100
+_MAX_QUOTA = 1_000_000_000
 
 
 def is_api_key(token: str) -> bool:
@@ -49,16 +51,24 @@ class ApiKeys:
         scopes: Sequence[str],
         models: Sequence[str] | None,
         expires_at: datetime | None,
+        rate: str | None = None,
+        quota: int | None = None,
     ) -> tuple[ApiKey, str]:
         """Make a key of a user; return it and its secret, which is not kept and not shown again.
 
         Without `models` it is for every model; without `expires_at` it is valid as long as one
-        may be. Raises InvalidInput with every bad field, Forbidden where the user is an auditor or
-        may not call, and Conflict where it has too many keys.
+        may be. `rate` ("10/second") and `quota` (calls a day) limit it beside its owner's.
+        Raises InvalidInput with every bad field, Forbidden where the user is an auditor or may
+        not call, and Conflict where it has too many keys.
         """
         now = datetime.now(UTC)
         ends = now + self._longest if expires_at is None else expires_at
-        faults = (*_name_faults(name), *_reach_faults(scopes, models), *self._end_faults(ends, now))
+        faults = (
+            *_name_faults(name),
+            *_reach_faults(scopes, models),
+            *self._end_faults(ends, now),
+            *_limit_faults(rate, quota),
+        )
         if faults:
             raise InvalidInput("Some fields are not acceptable.", faults=faults)
 
@@ -84,6 +94,8 @@ class ApiKeys:
                         expires_at=ends,
                         revoked_at=None,
                         last_used_at=None,
+                        rate=rate,
+                        quota=quota,
                     )
                     if api_keys.add(connection, key):
                         return key, secret
@@ -151,4 +163,19 @@ def _reach_faults(scopes: Sequence[str], models: Sequence[str] | None) -> list[F
     if models is not None and not 1 <= len(models) <= _MAX_MODELS:
         expected = f"1 to {_MAX_MODELS} names; leave it out for every model"
         faults.append(Fault("/models", "out_of_range", "These are too few or too many.", expected))
+    return faults
+
+
+def _limit_faults(rate: str | None, quota: int | None) -> list[Fault]:
+    faults = []
+    if rate is not None:
+        try:
+            parse_rate(rate)
+        except ValueError:
+            faults.append(Fault("/rate", "wrong_form", "This is no rate.", RATE_FORM, rate[:100]))
+    if quota is not None and not 1 <= quota <= _MAX_QUOTA:
+        expected = f"1 to {_MAX_QUOTA} calls a day; leave it out for no quota"
+        faults.append(
+            Fault("/quota", "out_of_range", "This is too little or too much.", expected, str(quota))
+        )
     return faults

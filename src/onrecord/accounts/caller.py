@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from onrecord.accounts.rates import Rate
 from onrecord.errors import Forbidden, InsufficientScope
 
 __all__ = ["SCOPES", "Caller", "Grant", "Role", "Scope", "role_of"]
@@ -29,12 +30,20 @@ class Grant:
     """What an API key grants, within what its owner may do.
 
     `models` are those it reaches, None for every one. The calls of a `test` key are kept apart.
+    `rate` and `quota` (calls a day) bound its calls beside what bounds its owner's.
     """
 
     api_key_id: str
     scopes: frozenset[str]
     models: frozenset[str] | None
     test: bool
+    rate: Rate | None = None
+    quota: int | None = None
+
+    @property
+    def limited(self) -> bool:
+        """Whether it has limits of its own."""
+        return self.rate is not None or self.quota is not None
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from onrecord.accounts.bearer import bearer_token
 from onrecord.accounts.caller import Caller, Grant, role_of
 from onrecord.accounts.fresh import Fresh
 from onrecord.accounts.opaque import digest_of, head_of
+from onrecord.accounts.rates import parse_rate
 from onrecord.errors import Unauthenticated, Unavailable
 from onrecord.record import api_keys, users
 from onrecord.record.api_keys import ApiKey
@@ -96,6 +97,8 @@ class KeyStandings:
             frozenset(key.scopes),
             None if key.models is None else frozenset(key.models),
             test=key.kind == "test",
+            rate=None if key.rate is None else parse_rate(key.rate),
+            quota=key.quota,
         )
         caller = Caller(owner.id, owner.username, role_of(owner.role), grant)
         return _Standing(caller, key.expires_at.timestamp(), began)

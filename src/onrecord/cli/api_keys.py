@@ -42,6 +42,16 @@ def create(
         datetime | None,
         typer.Option(help="Until when it is valid, in UTC; by default as long as one may be."),
     ] = None,
+    rate: Annotated[
+        str | None,
+        typer.Option(
+            help="How often it may predict, as 10/second; by default only its owner's limits count."
+        ),
+    ] = None,
+    quota: Annotated[
+        int | None,
+        typer.Option(help="How many predictions a day (UTC); by default only its owner's."),
+    ] = None,
     test: Annotated[
         bool, typer.Option("--test", help="A test key: its calls are kept apart from all others.")
     ] = False,
@@ -59,6 +69,8 @@ def create(
             scopes=scopes or ["predict"],
             models=models or None,
             expires_at=expires.replace(tzinfo=UTC) if expires else None,
+            rate=rate,
+            quota=quota,
         ),
     )
     typer.echo(secret)
@@ -73,7 +85,10 @@ def list_keys(
 ) -> None:
     """List API keys, revoked and expired ones included."""
     user_id = None if user is None else user_id_of(database, user)
-    names = ("id", "user", "name", "prefix", "scopes", "models", "expires", "last used", "state")
+    names = (
+        "id", "user", "name", "prefix", "scopes", "models", "limits", "expires", "last used",
+        "state",
+    )  # fmt: skip
     table = Table(Column("id", no_wrap=True), *names[1:])
     with open_database(database) as opened, opened.read() as connection:
         after: str | None = None
@@ -113,7 +128,13 @@ def _cells(key: ApiKey) -> tuple[str, ...]:
         key.prefix,
         " ".join(key.scopes),
         "every" if key.models is None else " ".join(key.models),
+        _limits(key),
         f"{key.expires_at:%Y-%m-%d %H:%M}",
         "never" if key.last_used_at is None else f"{key.last_used_at:%Y-%m-%d %H:%M}",
         state,
     )
+
+
+def _limits(key: ApiKey) -> str:
+    daily = None if key.quota is None else f"{key.quota}/day"
+    return " ".join(limit for limit in (key.rate, daily) if limit is not None) or "none"

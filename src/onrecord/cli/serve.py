@@ -31,6 +31,8 @@ __all__ = ["demo", "serve", "worker_app"]
 _GARBAGE_THRESHOLD = 20_000
 # How the workers learn where the writer's process is.
 _WRITER_ADDRESS = "_ONRECORD_WRITER_ADDRESS"
+# Where they count together what is limited.
+_COUNTS = "_ONRECORD_COUNTS"
 
 
 def serve(
@@ -107,7 +109,9 @@ def _serve_with_workers(settings: Settings, given: dict[str, object]) -> None:
     if not settings.model_dir.is_dir():
         raise SettingsError(f"setting model_dir: {settings.model_dir} is not a directory")
     with tempfile.TemporaryDirectory(prefix="onrecord-") as private:
-        copy = Path(private) / settings.model_dir.resolve().name
+        counts = Path(private) / "counts"
+        counts.mkdir()
+        copy = Path(private) / "model" / settings.model_dir.resolve().name
         shutil.copytree(settings.model_dir, copy)
         for key, value in {**given, "model_dir": copy}.items():
             if value is not None:
@@ -119,6 +123,7 @@ def _serve_with_workers(settings: Settings, given: dict[str, object]) -> None:
             raise typer.Exit(1)
         with writer_process(settings) as writer, _sealing(settings):
             os.environ[_WRITER_ADDRESS] = writer.address
+            os.environ[_COUNTS] = str(counts)
             _announce(settings)
             options = _uvicorn_options(settings)
             uvicorn.run(
@@ -143,11 +148,11 @@ def worker_app() -> ASGIApp:
     """Build the application in a worker process, from the environment that `serve` prepared."""
     settings = load_settings()
     configure_logs(form=settings.log_format, level=settings.log_level)
-    return _build(settings, os.environ[_WRITER_ADDRESS])
+    return _build(settings, os.environ[_WRITER_ADDRESS], Path(os.environ[_COUNTS]))
 
 
-def _build(settings: Settings, writer_address: str) -> ASGIApp:
-    app = create_app(settings, writer_address=writer_address)
+def _build(settings: Settings, writer_address: str, counts: Path | None = None) -> ASGIApp:
+    app = create_app(settings, writer_address=writer_address, counts=counts)
     # What start-up made stays until the end. Without this every full collection walks through all
     # of the model libraries, and calls wait for it for a tenth of a second.
     gc.collect()

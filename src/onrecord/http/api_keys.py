@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Literal
 
 from fastapi import APIRouter, Response
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StrictInt
 
 from onrecord.errors import Fault, InvalidInput
 from onrecord.http.paging import OfUser, PageCursor, PageLimit
@@ -34,6 +34,8 @@ class ApiKeyOut(BaseModel):
     expires_at: datetime
     revoked_at: datetime | None
     last_used_at: datetime | None = Field(description="To about a minute.")
+    rate: str | None = Field(description="How often it may be used to predict, beside its owner's.")
+    quota: int | None = Field(description="How many predictions it may ask for on a day (UTC).")
 
 
 class NewApiKey(BaseModel):
@@ -56,6 +58,16 @@ class NewApiKey(BaseModel):
     )
     expires_at: AwareDatetime | None = Field(
         default=None, description="By default as late as setting `api_key_days` allows."
+    )
+    rate: str | None = Field(
+        default=None,
+        description="How many predictions it may ask for, as `100/second`; null is as many as its "
+        "owner.",
+    )
+    quota: StrictInt | None = Field(
+        default=None,
+        description="How many predictions it may ask for on a day (UTC); null is as many as its "
+        "owner.",
     )
 
 
@@ -91,6 +103,8 @@ async def make_key(
         scopes=body.scopes,
         models=body.models,
         expires_at=body.expires_at,
+        rate=body.rate,
+        quota=body.quota,
     )
     response.headers["cache-control"] = "no-store"
     return ApiKeyMade(**_shown(key).model_dump(), key=secret)

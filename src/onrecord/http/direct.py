@@ -18,13 +18,14 @@ from typing import Any, Protocol
 
 import structlog
 
+from onrecord.accounts.call_limits import CallLimits
 from onrecord.accounts.caller import Caller
-from onrecord.accounts.limits import CallLimit
 from onrecord.accounts.standing import Gate
 from onrecord.errors import CallError, Unavailable
 from onrecord.http.context import context_headers, own_request_id, server_failed
 from onrecord.http.negotiate import form_of
 from onrecord.http.predict import headers_of, predict_logged, refusal
+from onrecord.http.rate_limits import limit_headers
 from onrecord.logs import AccessLog
 from onrecord.record.ids import new_request_id
 from onrecord.record.writer import Writer
@@ -64,11 +65,12 @@ class _Taken:
     caller: Caller
     call: Call
     row: Row
+    limit_head: bytes
 
 
 # What `_head` makes of a good answer's headers.
 _GOOD_HEAD = (
-    b"content-type: application/json\r\ncontent-length: %d\r\n"
+    b"content-type: application/json\r\ncontent-length: %d\r\n%b"
     b"x-request-id: %b\r\nx-content-type-options: nosniff\r\n"
 )
 
@@ -86,7 +88,7 @@ class DirectPredictions:
         predictors: Mapping[str, Predictor],
         default_model: str,
         writer: Writer,
-        call_limit: CallLimit | None,
+        call_limits: CallLimits,
         max_body_bytes: int,
         access: AccessLog,
     ) -> None:
@@ -96,7 +98,7 @@ class DirectPredictions:
         }
         self._predictors[b"/predict"] = predictors[default_model]
         self._writer = writer
-        self._call_limit = call_limit
+        self._call_limits = call_limits
         self._max_body_bytes = max_body_bytes
         self._access = access
         self._turn: list[_Taken] = []
@@ -123,11 +125,10 @@ class DirectPredictions:
             if form_of(content_type_text, headers.get(b"accept")) is not PLAIN:
                 return False
             row = predictor.read_at_once(exchange.body)
-            if row is None:
-                return False
-            if self._call_limit is not None:
-                self._call_limit.check(caller.user_id)
+            limit_head = None if row is None else self._admit(caller)
         except CallError:
+            return False
+        if row is None or limit_head is None:
             return False
         call = Call(
             id=new_request_id(),
@@ -142,8 +143,18 @@ class DirectPredictions:
         )
         if not self._turn:
             asyncio.get_running_loop().call_soon(self._answer_turn)
-        self._turn.append(_Taken(exchange, predictor, caller, call, row))
+        self._turn.append(_Taken(exchange, predictor, caller, call, row, limit_head))
         return True
+
+    def _admit(self, caller: Caller) -> bytes | None:
+        """Return the header lines of what limits a caller, None where it is not let through."""
+        limits = self._call_limits.of(caller)
+        if limits is None:
+            return b""
+        admission = self._call_limits.admit_at_once(limits)
+        if admission is None or admission.error is not None:
+            return None
+        return _lines(limit_headers(admission))
 
     def _answer_turn(self) -> None:
         turn, self._turn = self._turn, []
@@ -191,14 +202,18 @@ class DirectPredictions:
     def _send(self, taken: _Taken, answer: Answer) -> None:
         call, exchange = taken.call, taken.exchange
         shown_id = call.shown_id
-        exchange.answer(answer.status, _head(answer, shown_id), answer.body)
+        head = _head(answer, taken.limit_head, shown_id)
+        exchange.answer(answer.status, head, answer.body)
         path = exchange.path.decode("ascii")
         username = taken.caller.username
         self._access.request(shown_id, "POST", path, answer.status, username, call.started)
 
 
-def _head(answer: Answer, shown_id: str) -> bytes:
+def _head(answer: Answer, limit_head: bytes, shown_id: str) -> bytes:
     if answer.error is None:
-        return _GOOD_HEAD % (len(answer.body), shown_id.encode())
-    headers = [*headers_of(answer), *context_headers(shown_id)]
+        return _GOOD_HEAD % (len(answer.body), limit_head, shown_id.encode())
+    return _lines(headers_of(answer)) + limit_head + _lines(context_headers(shown_id))
+
+
+def _lines(headers: Headers) -> bytes:
     return b"".join([b"%b: %b\r\n" % header for header in headers])

@@ -6,7 +6,7 @@ answer. A refusal of a known caller is on record too.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from urllib.parse import unquote
@@ -14,8 +14,8 @@ from urllib.parse import unquote
 import structlog
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from onrecord.accounts.call_limits import CallLimits
 from onrecord.accounts.caller import Caller
-from onrecord.accounts.limits import CallLimit
 from onrecord.accounts.standing import Gate
 from onrecord.errors import (
     BodyTimeout,
@@ -35,6 +35,7 @@ from onrecord.http.context import header, request_id
 from onrecord.http.idempotency import IdempotentAnswers, idempotency_key
 from onrecord.http.negotiate import form_of
 from onrecord.http.problems import PROBLEM_TYPE, STATUS, problem_body, problem_headers
+from onrecord.http.rate_limits import limit_headers
 from onrecord.serving.prediction import Answer, Call, Predictor, Recorder
 
 __all__ = ["PredictEndpoint", "headers_of", "predict_logged", "refusal"]
@@ -67,7 +68,7 @@ class PredictEndpoint:
         default_model: str,
         recorder: Recorder,
         idempotent: IdempotentAnswers,
-        call_limit: CallLimit | None,
+        call_limits: CallLimits,
         max_body_bytes: int,
         body_seconds: float,
     ) -> None:
@@ -77,7 +78,7 @@ class PredictEndpoint:
         self._default_model = default_model
         self._recorder = recorder
         self._idempotent = idempotent
-        self._call_limit = call_limit
+        self._call_limits = call_limits
         self._max_body_bytes = max_body_bytes
         self._body_seconds = body_seconds
 
@@ -95,7 +96,7 @@ class PredictEndpoint:
             answer = refusal(error, request_id(scope))
         except ClientGone:
             return
-        await _send(answer, send)
+        await _send(answer, scope.get("onrecord.limit_headers", ()), send)
 
     def _model_asked_for(self, path: str) -> str | None:
         if path == "/predict":
@@ -125,8 +126,7 @@ class PredictEndpoint:
         predictor = self._predictors.get(name)
         version = predictor.model_version_id if predictor else None
         try:
-            if self._call_limit is not None:
-                self._call_limit.check(caller.user_id)
+            await self._admit(caller, scope)
             caller.check_may_predict(name)
             call.body = await read_body(
                 headers, receive, max_bytes=self._max_body_bytes, seconds=self._body_seconds
@@ -153,6 +153,14 @@ class PredictEndpoint:
         ) as error:
             return await self._recorder.refuse(call, error, version)
 
+    async def _admit(self, caller: Caller, scope: Scope) -> None:
+        limits = self._call_limits.of(caller)
+        if limits is not None:
+            admission = await self._call_limits.admit(limits)
+            scope["onrecord.limit_headers"] = limit_headers(admission)
+            if admission.error is not None:
+                raise admission.error
+
     async def _authenticate(self, headers: list[tuple[bytes, bytes]]) -> Caller:
         raw = header(headers, b"authorization")
         token = raw.decode("latin-1") if raw is not None else None
@@ -175,7 +183,8 @@ def headers_of(answer: Answer) -> list[tuple[bytes, bytes]]:
     return headers
 
 
-async def _send(answer: Answer, send: Send) -> None:
-    start = {"type": "http.response.start", "status": answer.status, "headers": headers_of(answer)}
+async def _send(answer: Answer, more: Sequence[tuple[bytes, bytes]], send: Send) -> None:
+    headers = [*headers_of(answer), *more]
+    start = {"type": "http.response.start", "status": answer.status, "headers": headers}
     await send(start)
     await send({"type": "http.response.body", "body": answer.body})

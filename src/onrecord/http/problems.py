@@ -41,7 +41,8 @@ def problem_body(error: CallError, request_id: str) -> bytes:
     """Return the problem document of an error (RFC 9457, section 3).
 
     Beside the standard members it has `code` (stable), `request_id` and, for invalid input,
-    `errors`: one entry a bad field.
+    `errors`: one entry a bad field. A used-up rate or quota is named in `violated-policies`
+    (draft-ietf-httpapi-ratelimit-headers-11, section 5.1).
     """
     problem: dict[str, object] = {
         "type": f"urn:onrecord:problem:{error.code}",
@@ -60,6 +61,8 @@ def problem_body(error: CallError, request_id: str) -> bytes:
             }
             for fault in error.faults
         ]
+    if isinstance(error, errors.TooManyRequests) and error.policies:
+        problem["violated-policies"] = error.policies
     return msgspec.json.encode(problem)
 
 

@@ -23,7 +23,8 @@ class ApiKey:
 
     `username` is its owner's; `kind` is "live" or "test"; `prefix` are the first characters of
     the key, by which a person tells it from others; `key_sha256` is the digest of all of it;
-    `models` is None where it is for every model. Times are in UTC.
+    `models` is None where it is for every model; `rate` ("10/second") and `quota` (calls a day) are
+    None where only what limits its owner limits it. Times are in UTC.
     """
 
     id: str
@@ -39,6 +40,8 @@ class ApiKey:
     expires_at: datetime
     revoked_at: datetime | None
     last_used_at: datetime | None
+    rate: str | None = None
+    quota: int | None = None
 
 
 _COLUMNS = [

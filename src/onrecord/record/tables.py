@@ -131,6 +131,8 @@ api_keys = Table(
     Column("expires_at", UtcDateTime, nullable=False),
     Column("revoked_at", UtcDateTime),
     Column("last_used_at", UtcDateTime),
+    Column("rate", Text),
+    Column("quota", Integer),
     UniqueConstraint("prefix"),
 )
 

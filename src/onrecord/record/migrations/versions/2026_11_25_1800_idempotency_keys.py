@@ -8,7 +8,7 @@ from alembic import op
 __all__ = ["down_revision", "revision", "upgrade"]
 
 revision = "202611251800"
-down_revision = "202611251500"
+down_revision = "202611251700"
 
 
 def upgrade() -> None:
