@@ -15,7 +15,7 @@ import pytest
 import sqlalchemy as sa
 from anyio.streams.buffered import BufferedByteReceiveStream
 
-from onrecord.errors import Unavailable
+from onrecord.errors import AlreadyOnRecord, Unavailable
 from onrecord.record import reader
 from onrecord.record.call import RecordedCall
 from onrecord.record.database import Database
@@ -269,6 +269,53 @@ async def test_one_bad_row_does_not_lose_the_others(
     assert all(isinstance(outcome, Unavailable) for outcome in outcomes[70:])
     assert _count(database) == 70
     assert writer.healthy
+
+
+async def test_of_calls_with_one_key_the_first_is_on_record_and_no_other_call_is_harmed(
+    database: Database, writer: Writer, make_call: MakeCall
+) -> None:
+    before = make_call(idempotency_key="a")
+    await writer.write(before)
+    plain = [make_call() for _ in range(70)]
+    first = make_call(idempotency_key="b")
+    repeated = [make_call(idempotency_key=key) for key in "aabb"]
+    bad = make_call(idempotency_key="c", user_id=new_id())
+
+    outcomes = await _outcomes(writer, [*plain, first, *repeated, bad])
+
+    assert outcomes[:71] == [None] * 71
+    assert all(isinstance(outcome, AlreadyOnRecord) for outcome in outcomes[71:75])
+    assert type(outcomes[75]) is Unavailable
+    assert _count(database) == 72
+    for key, call in (("a", before), ("b", first)):
+        with database.read() as connection:
+            held = reader.find_by_key(connection, call.user_id, key)
+        assert held is not None
+        assert held.id == call.id
+    assert writer.healthy
+
+
+async def test_two_processes_that_have_the_same_keys_do_not_wait_for_each_other(
+    database: Database, process: WriterProcess, make_call: MakeCall
+) -> None:
+    keys = [f"key-{number}" for number in range(128)]
+    with WriterProcess(database.engine.url.render_as_string(hide_password=False)) as other:
+        writers = [Writer(), Writer()]
+        for writer, address in zip(writers, (process.address, other.address), strict=True):
+            await writer.start(address)
+        for turn in range(10):
+            orders = (keys, keys[::-1])
+            outcomes = await asyncio.gather(
+                *(
+                    _outcomes(w, [make_call(idempotency_key=f"{turn}-{key}") for key in order])
+                    for w, order in zip(writers, orders, strict=True)
+                )
+            )
+            for outcome in (*outcomes[0], *outcomes[1]):
+                assert outcome is None or isinstance(outcome, AlreadyOnRecord)
+        for writer in writers:
+            await writer.close()
+    assert _count(database) == 1280
 
 
 async def test_a_waiter_that_is_cancelled_breaks_nothing(
