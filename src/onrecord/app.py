@@ -199,6 +199,8 @@ def create_app(settings: Settings, *, writer_address: str | None = None) -> ASGI
         docs_url=None,
         redoc_url=None,
         openapi_url=None,
+        # Its redirects would lead to whatever host the request names.
+        redirect_slashes=False,
         lifespan=lifespan,
     )
     app.state.services = Services(

@@ -86,6 +86,7 @@ def _uvicorn_options(settings: Settings) -> dict[str, Any]:
         "proxy_headers": bool(settings.trusted_proxies),
         "forwarded_allow_ips": list(settings.trusted_proxies),
         "http": HttpProtocol,
+        "ws": "none",
         "timeout_graceful_shutdown": settings.drain_seconds,
     }
 

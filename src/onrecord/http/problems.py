@@ -16,6 +16,7 @@ PROBLEM_TYPE = "application/problem+json"
 
 STATUS: Mapping[type[CallError], int] = {
     errors.MalformedJson: 400,
+    errors.MalformedRequest: 400,
     errors.InvalidInput: 400,
     errors.Unauthenticated: 401,
     errors.Forbidden: 403,
@@ -29,6 +30,7 @@ STATUS: Mapping[type[CallError], int] = {
     errors.UnsupportedMediaType: 415,
     errors.Unanswerable: 422,
     errors.TooManyRequests: 429,
+    errors.HeadTooLarge: 431,
     errors.ModelFailed: 500,
     errors.Unavailable: 503,
 }
