@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import multiprocessing
 import os
-import shutil
 import sys
 import tempfile
 from contextlib import AbstractContextManager, nullcontext
@@ -25,6 +24,8 @@ from onrecord.record.checkpoint import SigningKey
 from onrecord.record.database import Database
 from onrecord.record.sealing import Order, sealing_process
 from onrecord.record.writer_process import WriterProcess
+from onrecord.serving.artifact import read_model_file
+from onrecord.serving.model_files import copy_model_directory
 from onrecord.settings import Settings, load_settings
 
 __all__ = ["demo", "serve", "worker_app"]
@@ -99,11 +100,10 @@ def _serve_with_workers(settings: Settings, given: dict[str, object]) -> None:
     """
     if settings.model_dir is None:
         raise SettingsError("setting model_dir: name the model directory to serve")
-    if not settings.model_dir.is_dir():
-        raise SettingsError(f"setting model_dir: {settings.model_dir} is not a directory")
+    model_file = read_model_file(settings.model_dir).path.name
     with tempfile.TemporaryDirectory(prefix="onrecord-") as private:
         copy = Path(private) / settings.model_dir.resolve().name
-        shutil.copytree(settings.model_dir, copy)
+        copy_model_directory(settings.model_dir, model_file, copy)
         for key, value in {**given, "model_dir": copy}.items():
             if value is not None:
                 os.environ[f"ONRECORD_{key.upper()}"] = str(value)
