@@ -238,6 +238,8 @@ def create_app(
         docs_url=None,
         redoc_url=None,
         openapi_url=None,
+        # Its redirects would lead to whatever host the request names.
+        redirect_slashes=False,
         lifespan=lifespan,
     )
     app.state.services = Services(

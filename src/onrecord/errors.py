@@ -162,6 +162,13 @@ class InvalidIdempotencyKey(CallError):
     title = "The idempotency key is malformed"
 
 
+class MalformedRequest(CallError):
+    """What came is not an HTTP request, or not one that means one thing only."""
+
+    code = "malformed_request"
+    title = "The request is not valid HTTP"
+
+
 class InvalidInput(CallError):
     """The body does not fit the schema, or is not of the form it claims; `faults` has it all."""
 
@@ -234,6 +241,13 @@ class BodyTooLarge(CallError):
 
     code = "body_too_large"
     title = "The body is too large"
+
+
+class HeadTooLarge(CallError):
+    """The request's line and headers are larger than the server accepts."""
+
+    code = "head_too_large"
+    title = "The request's head is too large"
 
 
 class BodyTimeout(CallError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import sys
 import time
@@ -30,7 +31,14 @@ def configure_logs(*, form: str, level: str) -> None:
         factory: Any = structlog.BytesLoggerFactory(sys.stderr.buffer)
         foreign: list[structlog.typing.Processor] = [*last, _as_text]
     else:
-        last = foreign = [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+        # Plain tracebacks: pretty ones show every frame's variables, passwords and tokens included.
+        last = foreign = [
+            structlog.processors.format_exc_info,
+            _without_controls,
+            structlog.dev.ConsoleRenderer(
+                colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+            ),
+        ]
         factory = structlog.WriteLoggerFactory(sys.stderr)
     structlog.configure(
         processors=[*shared, *last],
@@ -124,8 +132,27 @@ def _add_time(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMap
     return event
 
 
+def _without_controls(
+    _: object, __: str, event: MutableMapping[str, Any]
+) -> MutableMapping[str, Any]:
+    """Escape what would move a terminal's cursor or begin a line that looks like another event."""
+    event["event"] = _escaped(str(event["event"]), keep="")
+    if "exception" in event:
+        event["exception"] = _escaped(event["exception"], keep="\n")
+    return event
+
+
+def _escaped(text: str, *, keep: str) -> str:
+    return "".join(
+        c if c.isprintable() or c in keep else c.encode("unicode_escape").decode() for c in text
+    )
+
+
 def _render_json(_: object, __: str, event: MutableMapping[str, Any]) -> bytes:
-    return msgspec.json.encode(event, enc_hook=str)
+    try:
+        return msgspec.json.encode(event, enc_hook=str)
+    except UnicodeEncodeError:  # half of a surrogate pair, which is in no UTF-8
+        return json.dumps(event, default=str).encode()
 
 
 def _as_text(_: object, __: str, line: Any) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import multiprocessing
 import os
-import shutil
 import sys
 import tempfile
 from contextlib import AbstractContextManager, nullcontext
@@ -24,6 +23,8 @@ from onrecord.record import users
 from onrecord.record.checkpoint import SigningKey
 from onrecord.record.database import Database
 from onrecord.record.sealing import Order, sealing_process
+from onrecord.serving.artifact import read_model_file
+from onrecord.serving.model_files import copy_model_directory
 from onrecord.settings import Settings, load_settings
 
 __all__ = ["demo", "serve", "worker_app"]
@@ -94,6 +95,7 @@ def _uvicorn_options(settings: Settings) -> dict[str, Any]:
         "proxy_headers": bool(settings.trusted_proxies),
         "forwarded_allow_ips": list(settings.trusted_proxies),
         "http": HttpProtocol,
+        "ws": "none",
         "timeout_graceful_shutdown": settings.drain_seconds,
     }
 
@@ -106,13 +108,13 @@ def _serve_with_workers(settings: Settings, given: dict[str, object]) -> None:
     """
     if settings.model_dir is None:
         raise SettingsError("setting model_dir: name the model directory to serve")
-    if not settings.model_dir.is_dir():
-        raise SettingsError(f"setting model_dir: {settings.model_dir} is not a directory")
+    model_file = read_model_file(settings.model_dir).path.name
     with tempfile.TemporaryDirectory(prefix="onrecord-") as private:
         counts = Path(private) / "counts"
         counts.mkdir()
         copy = Path(private) / "model" / settings.model_dir.resolve().name
-        shutil.copytree(settings.model_dir, copy)
+        copy.parent.mkdir()
+        copy_model_directory(settings.model_dir, model_file, copy)
         for key, value in {**given, "model_dir": copy}.items():
             if value is not None:
                 os.environ[f"ONRECORD_{key.upper()}"] = str(value)

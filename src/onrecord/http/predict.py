@@ -25,9 +25,11 @@ from onrecord.errors import (
     IdempotencyKeyReused,
     InvalidIdempotencyKey,
     MethodNotAllowed,
+    ModelFailed,
     NotAcceptable,
     NotFound,
     TooManyRequests,
+    Unanswerable,
     UnsupportedMediaType,
 )
 from onrecord.http.body import ClientGone, read_body
@@ -49,9 +51,10 @@ def refusal(error: CallError, shown_id: str) -> Answer:
 async def predict_logged(predictor: Predictor, call: Call) -> Answer:
     """Return the predictor's answer; the log has why a model gave none."""
     answer = await predictor.predict(call)
-    if answer.error is not None and answer.error.__cause__ is not None:
+    error = answer.error
+    if isinstance(error, (ModelFailed, Unanswerable)) and error.__cause__ is not None:
         structlog.get_logger("onrecord.predict").warning(
-            "model did not answer", prediction_id=call.id, exc_info=answer.error.__cause__
+            "model did not answer", prediction_id=call.id, exc_info=error.__cause__
         )
     return answer
 

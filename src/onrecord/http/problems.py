@@ -17,6 +17,7 @@ PROBLEM_TYPE = "application/problem+json"
 STATUS: Mapping[type[CallError], int] = {
     errors.MalformedJson: 400,
     errors.InvalidIdempotencyKey: 400,
+    errors.MalformedRequest: 400,
     errors.InvalidInput: 400,
     errors.Unauthenticated: 401,
     errors.Forbidden: 403,
@@ -31,6 +32,7 @@ STATUS: Mapping[type[CallError], int] = {
     errors.Unanswerable: 422,
     errors.IdempotencyKeyReused: 422,
     errors.TooManyRequests: 429,
+    errors.HeadTooLarge: 431,
     errors.ModelFailed: 500,
     errors.Unavailable: 503,
     errors.AlreadyOnRecord: 503,

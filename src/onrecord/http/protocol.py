@@ -4,6 +4,9 @@ All else is uvicorn's: connections, keep-alive, pipelining, shutdown, and every 
 `DirectPredictions` does not take. What is written in one turn of the event loop leaves together:
 uvicorn writes an answer's head and body one after the other and uvloop sends each at once, two
 system calls of which the first wakes the client for half an answer.
+
+Where uvicorn has no bound there is one here: on the size of a request's head, on the time until
+the first one is there, and on what the trailer of a chunked body may say, which is nothing.
 """
 
 from __future__ import annotations
@@ -12,11 +15,22 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from onrecord.errors import CallError, HeadTooLarge, MalformedRequest
+from onrecord.http.context import context_headers
 from onrecord.http.direct import STATE_KEY, DirectPredictions
+from onrecord.http.problems import PROBLEM_TYPE, STATUS, problem_body
+from onrecord.record.ids import new_request_id
 
 __all__ = ["HttpProtocol"]
+
+_MAX_HEAD_BYTES = 64 * 1024
+_HEAD_SECONDS = 30.0
+"""How long a new connection may take until its first request's head is there."""
+
+_UPGRADE = (b"upgrade", b"http2-settings", b"connection")
 
 
 class HttpProtocol(HttpToolsProtocol):
@@ -32,14 +46,32 @@ class HttpProtocol(HttpToolsProtocol):
         self._held = False
         self._body = b""
         self._idle_since = 0.0
+        self._head_open = True
+        self._unread = 0
 
     def connection_made(self, transport: Any) -> None:
         """Begin a connection."""
         super().connection_made(_Corked(transport, self.loop))  # type: ignore[arg-type]
+        self._idle_since = self.loop.time()
+        self.timeout_keep_alive_task = self.loop.call_later(
+            self.timeout_keep_alive, self.timeout_keep_alive_handler
+        )
 
     def data_received(self, data: bytes) -> None:
         """Read what has come."""
-        super().data_received(data)
+        self._unread += len(data)
+        try:
+            self.parser.feed_data(data)
+            if self._unread > _MAX_HEAD_BYTES:
+                raise _too_large()
+        except HeadTooLarge as error:
+            self._refuse(error)
+        except httptools.HttpParserError as error:
+            # What one of the callbacks below has raised comes as the context of the parser's error.
+            cause = error.__context__
+            self._refuse(cause if isinstance(cause, CallError) else _malformed())
+        except httptools.HttpParserUpgrade as upgrade:
+            self._go_on_without_upgrade(data[upgrade.args[0] :])
         if self._held:
             self._held = False
             if not self.transport.is_closing():
@@ -69,11 +101,13 @@ class HttpProtocol(HttpToolsProtocol):
     def timeout_keep_alive_handler(self) -> None:
         """Close the connection where it was idle for all of its time, else wait on."""
         idle = self.loop.time() - self._idle_since if self._idle() else 0.0
-        if idle >= self.timeout_keep_alive:
+        cycle: Any = self.cycle
+        allowed = _HEAD_SECONDS if cycle is None else self.timeout_keep_alive
+        if idle >= allowed:
             super().timeout_keep_alive_handler()
         elif not self.transport.is_closing():
             self.timeout_keep_alive_task = self.loop.call_later(
-                self.timeout_keep_alive - idle, self.timeout_keep_alive_handler
+                min(allowed - idle, self.timeout_keep_alive), self.timeout_keep_alive_handler
             )
 
     def _unset_keepalive_if_required(self) -> None:
@@ -85,9 +119,25 @@ class HttpProtocol(HttpToolsProtocol):
         self.headers = []
         self.expect_100_continue = False
         self._body = b""
+        self._head_open = True
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Keep a header; one after the body is a trailer and is dropped (RFC 9110, 6.5.1)."""
+        if self._head_open:
+            super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         """Hold a request that may be taken; uvicorn begins any other."""
+        if self._unread > _MAX_HEAD_BYTES:
+            size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
+            if size > _MAX_HEAD_BYTES:
+                raise _too_large()
+        self._head_open = False
+        self._unread = 0
+        if self.parser.should_upgrade():
+            if self.parser.get_method() == b"CONNECT":
+                raise _malformed()
+            return
         if self._may_be_taken():
             self._held = True
         else:
@@ -95,6 +145,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         """Keep a piece of the body."""
+        self._unread = 0
         if self._held:
             self._body += body
         else:
@@ -102,6 +153,9 @@ class HttpProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """Have the request that is held taken, or let uvicorn begin and end it."""
+        self._unread = 0
+        if self.parser.should_upgrade():
+            return
         if self._held and self._direct is not None:
             self._held = False
             exchange = _Exchange(self)
@@ -120,10 +174,40 @@ class HttpProtocol(HttpToolsProtocol):
             and not self.expect_100_continue
             and not self.flow.write_paused
             and self.parser.should_keep_alive()
-            and not self.parser.should_upgrade()
             and self.parser.get_http_version() == "1.1"
             and self.limit_concurrency is None
         )
+
+    def _go_on_without_upgrade(self, rest: bytes) -> None:
+        """Read a request that asked for another protocol as if it had not (RFC 9110, 7.8).
+
+        The parser takes what follows its head for that protocol's. It would read the body as the
+        next request, so a parser of its own gets the same head without the wish.
+        """
+        version = self.parser.get_http_version().encode()
+        head = [b"%b %b HTTP/%b\r\n" % (self.parser.get_method(), self.url, version)]
+        head += [b"%b: %b\r\n" % line for line in self.headers if line[0] not in _UPGRADE]
+        self.parser = httptools.HttpRequestParser(self)
+        self.data_received(b"".join([*head, b"\r\n", rest]))
+
+    def _refuse(self, error: CallError) -> None:
+        """Answer what is no request, or too large a one, and close the connection."""
+        self.logger.warning("request refused: %s", error.detail)
+        self._held = False
+        if self.transport.is_closing():
+            return
+        shown_id = new_request_id()
+        body = problem_body(error, shown_id)
+        headers = [
+            *self.server_state.default_headers,
+            (b"content-type", PROBLEM_TYPE.encode()),
+            (b"content-length", str(len(body)).encode()),
+            *context_headers(shown_id),
+            (b"connection", b"close"),
+        ]
+        lines = b"".join([b"%b: %b\r\n" % header for header in headers])
+        self.transport.write(STATUS_LINE[STATUS[type(error)]] + lines + b"\r\n" + body)
+        self.transport.close()
 
     def _idle(self) -> bool:
         cycle: Any = self.cycle
@@ -137,6 +221,16 @@ class HttpProtocol(HttpToolsProtocol):
         super().on_headers_complete()
         if self._body:
             super().on_body(self._body)
+
+
+def _malformed() -> MalformedRequest:
+    return MalformedRequest("This is no HTTP request that can be read; the connection is closed.")
+
+
+def _too_large() -> HeadTooLarge:
+    return HeadTooLarge(
+        f"A request's line and headers may have at most {_MAX_HEAD_BYTES} bytes together."
+    )
 
 
 class _Exchange:

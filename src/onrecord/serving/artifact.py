@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import statistics
 import time
@@ -29,14 +30,18 @@ from onrecord.serving.formats import (
 )
 from onrecord.serving.graph_cache import GraphCache, KeptConversion, conversion_key
 from onrecord.serving.input_schema import InputSchema, parse_input_schema
+from onrecord.serving.model_files import (
+    MAX_TEXT_BYTES,
+    SCHEMA_FILE,
+    memory_bytes,
+    read_file,
+)
 from onrecord.serving.outputs import Outputs
 from onrecord.serving.runtimes import Row, Runtime, first_line
 from onrecord.serving.sample_rows import SAMPLES_FILE, parse_sample_rows
 from onrecord.serving.trust import Trust
 
 __all__ = ["Model", "load_model", "read_model_file"]
-
-SCHEMA_FILE = "input_schema.json"
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _NO_COMPILER = "not compiled: the extra `compile` is not installed"
@@ -71,9 +76,7 @@ def read_model_file(directory: Path) -> ModelFile:
         raise ModelDirectoryError(
             str(directory), None, "there is no such directory", "Name a model directory."
         )
-    found = sorted(
-        file.name for file in directory.iterdir() if file.is_file() and file.name in FORMATS
-    )
+    found = sorted(file.name for file in directory.iterdir() if file.name in FORMATS)
     if len(found) != 1:
         problem = f"there are several: {', '.join(found)}" if found else "it is missing"
         remedy = (
@@ -82,7 +85,7 @@ def read_model_file(directory: Path) -> ModelFile:
             else f"Put the model there, as one of {', '.join(FORMATS)}."
         )
         raise ModelDirectoryError(str(directory), "model file", problem, remedy)
-    raw = _read(directory / found[0])
+    raw = read_file(directory / found[0], max_bytes=memory_bytes())
     return ModelFile(directory / found[0], raw, hashlib.sha256(raw).hexdigest())
 
 
@@ -103,7 +106,7 @@ def load_model(
     the operator has not agreed to it.
     """
     file = read_model_file(directory)
-    schema_bytes = _read(directory / SCHEMA_FILE)
+    schema_bytes = read_file(directory / SCHEMA_FILE, max_bytes=MAX_TEXT_BYTES)
     schema = parse_input_schema(schema_bytes, SCHEMA_FILE)
     name = name or schema.name or directory.resolve().name
     if not _NAME.fullmatch(name):
@@ -163,30 +166,9 @@ def _kept_runtime(
     return CompiledRuntime(graph, original, schema)
 
 
-def _read(file: Path) -> bytes:
-    try:
-        raw = file.read_bytes()
-    except FileNotFoundError as error:
-        raise ModelDirectoryError(
-            file.name,
-            None,
-            f"it is missing from {file.parent}",
-            "Write it, or let `onrecord init MODEL DATA` write it from the training data.",
-        ) from error
-    except OSError as error:
-        raise ModelDirectoryError(
-            file.name,
-            None,
-            f"it cannot be read: {error.strerror}",
-            "Make it a file that the server's user may read.",
-        ) from error
-    if not raw:
-        raise ModelDirectoryError(file.name, None, "it is empty", "Save it again.")
-    return raw
-
-
 def _read_samples(directory: Path) -> bytes | None:
-    return _read(directory / SAMPLES_FILE) if (directory / SAMPLES_FILE).exists() else None
+    file = directory / SAMPLES_FILE
+    return read_file(file, max_bytes=MAX_TEXT_BYTES) if os.path.lexists(file) else None
 
 
 def _probe(runtime: Runtime, schema: InputSchema, file: str) -> None:

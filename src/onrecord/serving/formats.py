@@ -22,6 +22,7 @@ from onrecord.serving.runtimes.onnx import OnnxRuntime
 from onrecord.serving.runtimes.sklearn import SklearnRuntime
 from onrecord.serving.runtimes.xgboost import XgboostRuntime
 from onrecord.serving.runtimes.xgboost import load_booster as load_xgboost
+from onrecord.serving.skops_archive import check_archive
 from onrecord.serving.trust import Trust
 
 __all__ = [
@@ -88,7 +89,10 @@ def foreign_types(file: ModelFile) -> list[str]:
     try:
         import skops.io
 
+        check_archive(file.raw, file.path.name)
         return sorted(skops.io.get_untrusted_types(data=file.raw))
+    except ModelDirectoryError:
+        raise
     except ModuleNotFoundError as error:
         raise _lacking(file, error) from error
     except Exception as error:
@@ -156,7 +160,7 @@ def _load(file: ModelFile, schema: InputSchema, trust: Trust) -> Any:
         case "lightgbm":
             return load_lightgbm(file.raw, file.path.name)
         case "catboost":
-            return load_catboost(file.raw)
+            return load_catboost(file.raw, file.path.name)
         case _:
             return _load_pickle(file)
 

@@ -18,9 +18,18 @@ from onrecord.serving.runtimes import (
     regression,
 )
 from onrecord.serving.runtimes.matrix import to_array
+from onrecord.serving.runtimes.rehearsal import rehearse
 
 __all__ = ["CatboostRuntime", "load_catboost"]
 
+_REHEARSAL = """
+import sys, catboost
+model = catboost.CatBoost()
+model.load_model(blob=sys.stdin.buffer.read())
+texts = {*model.get_cat_feature_indices(), *model.get_text_feature_indices()}
+width = len(model.feature_names_)
+model.predict([["0" if i in texts else 0.0 for i in range(width)]], thread_count=1)
+"""
 _TWO_CLASSES = 2
 _EVEN_CHANCE = 0.5
 _THRESHOLD = "binclass_probability_threshold"
@@ -33,10 +42,14 @@ _KINDS = {
 """What CatBoost's regressor makes of its sum of trees, where that is not the sum itself."""
 
 
-def load_catboost(raw: bytes) -> Any:
-    """Return the model in the bytes of a .cbm file; raises whatever CatBoost does."""
+def load_catboost(raw: bytes, file: str) -> Any:
+    """Return the model in the bytes of a .cbm file.
+
+    Raises ModelDirectoryError where reading it would crash, else whatever CatBoost does.
+    """
     import catboost
 
+    rehearse(_REHEARSAL, raw, file)
     model = catboost.CatBoost()
     model.load_model(blob=raw)
     return model

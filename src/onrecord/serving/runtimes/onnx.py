@@ -20,7 +20,11 @@ from onrecord.serving.runtimes import (
     regression,
 )
 from onrecord.serving.runtimes.matrix import to_array
-from onrecord.serving.runtimes.onnx_bytes import declared_labels, external_tensors
+from onrecord.serving.runtimes.onnx_bytes import (
+    declared_labels,
+    external_tensors,
+    is_ort_format,
+)
 from onrecord.serving.table import Table
 
 __all__ = ["Graph", "OnnxRuntime"]
@@ -55,6 +59,13 @@ class Graph:
     def __init__(self, raw: bytes, schema: InputSchema, file: str) -> None:
         import onnxruntime
 
+        if is_ort_format(raw):
+            raise ModelDirectoryError(
+                file,
+                None,
+                "it is in ONNX Runtime's own format, whose values may lie in other files",
+                "Save the graph as ONNX.",
+            )
         if elsewhere := external_tensors(raw):
             raise ModelDirectoryError(
                 file,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-__all__ = ["declared_labels", "external_tensors"]
+__all__ = ["declared_labels", "external_tensors", "is_ort_format"]
 
 _GRAPH, _NODE, _ATTRIBUTE, _TENSOR, _SPARSE, _FUNCTION, _TRAINING = range(7)
 _MODEL = 7
@@ -29,6 +29,12 @@ _TENSOR_NAME, _EXTERNAL_DATA, _DATA_LOCATION = 8, 13, 14
 _ATTRIBUTE_NAME, _INTS, _STRINGS = 1, 8, 9
 _VARINT, _LENGTH = 0, 2
 _SIZES = {1: 8, 5: 4}
+_VARINT_BITS = 64
+
+
+def is_ort_format(raw: bytes) -> bool:
+    """Tell whether the bytes are ONNX Runtime's own format, which it reads as readily as ONNX."""
+    return raw[4:8] == b"ORTM"
 
 
 def external_tensors(raw: bytes) -> list[str]:
@@ -115,3 +121,5 @@ def _varint(message: memoryview, at: int) -> tuple[int, int]:
         if byte < 0x80:  # noqa: PLR2004 - the bit that says there is more
             return value, at
         shift += 7
+        if shift >= _VARINT_BITS:
+            raise ValueError("it is not protobuf")
