@@ -6,16 +6,19 @@ import contextlib
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx2
 
 from live import Server, launch
+from torture.arrivals import Plan
 from torture.ledger import Ledger
 from torture.load import Load
 
 __all__ = ["Subject"]
 
 _ROOT = Path(__file__).parents[1]
+_INPUTS_OF_A_PLAN = 10_000_000
 
 
 class Subject:
@@ -40,6 +43,7 @@ class Subject:
         self._workers = workers
         self._program = program
         self._token = ""
+        self._planned = 0
         self._server: Server | None = None
 
     def start(
@@ -101,6 +105,24 @@ class Subject:
             self.ledger,
             connections=connections,
             reconnect=reconnect,
+        )
+
+    def plan(
+        self, *, rate: float, seconds: float, connections: int, settling: float = 0.0
+    ) -> Plan:
+        """Return a plan of arriving calls, with inputs that no other plan of it has."""
+        address = urlsplit(self.server.base)
+        self._planned += 1
+        return Plan(
+            host=str(address.hostname),
+            port=address.port or 80,
+            token=self._token,
+            rate=rate,
+            seconds=seconds,
+            connections=connections,
+            first=self._planned * _INPUTS_OF_A_PLAN,
+            seed=self._planned,
+            settling=settling,
         )
 
     def stop(self) -> None:

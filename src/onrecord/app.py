@@ -36,6 +36,7 @@ from onrecord.record.database import Database
 from onrecord.record.model_versions import register_model_version
 from onrecord.record.writer import Writer
 from onrecord.record.writer_process import WriterProcess
+from onrecord.serving.admission import Admission
 from onrecord.serving.artifact import Model, load_model
 from onrecord.serving.prediction import Predictor, Recorder
 from onrecord.serving.runner import Runner
@@ -168,6 +169,10 @@ def create_app(settings: Settings, *, writer_address: str | None = None) -> ASGI
     predictor = Predictor(model, model_version_id, validator, runner, recorder)
     gate = Gate(parts.tokens, database)
     call_limit = CallLimit(settings.call_rate) if settings.call_rate else None
+    max_wait = settings.max_wait_ms
+    admission = Admission(
+        model.seconds_per_row, max_wait_seconds=None if max_wait is None else max_wait / 1000
+    )
     access = AccessLog()
     direct = DirectPredictions(
         gate=gate,
@@ -175,6 +180,7 @@ def create_app(settings: Settings, *, writer_address: str | None = None) -> ASGI
         default_model=model.name,
         writer=writer,
         call_limit=call_limit,
+        admission=admission,
         max_body_bytes=settings.max_body_bytes,
         access=access,
     )
@@ -222,6 +228,7 @@ def create_app(settings: Settings, *, writer_address: str | None = None) -> ASGI
         default_model=model.name,
         recorder=recorder,
         call_limit=call_limit,
+        admission=admission,
         max_body_bytes=settings.max_body_bytes,
         body_seconds=settings.body_seconds,
     )

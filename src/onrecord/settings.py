@@ -121,6 +121,13 @@ class Settings(BaseSettings):
     predict_seconds: float = Field(
         default=30.0, gt=0, description="How long a call may wait for the model, in seconds."
     )
+    max_wait_ms: float | None = Field(
+        default=None,
+        gt=0,
+        description="How long calls may wait for one another in a worker, in milliseconds, before "
+        "more of them are refused with 503; by default three times what a call takes that finds "
+        "few others, 10 at least.",
+    )
     call_rate: str | None = Field(
         default=None,
         description='How many predictions a user may ask for, as "100/second"; one worker counts '

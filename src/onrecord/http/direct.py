@@ -28,6 +28,7 @@ from onrecord.http.predict import headers_of, predict_logged, refusal
 from onrecord.logs import AccessLog
 from onrecord.record.ids import new_request_id
 from onrecord.record.writer import Writer
+from onrecord.serving.admission import Admission, overloaded
 from onrecord.serving.forms import PLAIN
 from onrecord.serving.prediction import Answer, Call, Predictor, recorded_call
 from onrecord.serving.runtimes import Row
@@ -64,6 +65,7 @@ class _Taken:
     caller: Caller
     call: Call
     row: Row
+    number: int
 
 
 # What `_head` makes of a good answer's headers.
@@ -71,6 +73,9 @@ _GOOD_HEAD = (
     b"content-type: application/json\r\ncontent-length: %d\r\n"
     b"x-request-id: %b\r\nx-content-type-options: nosniff\r\n"
 )
+
+# Stands in the refusal that is made once, where each call's own id goes.
+_ID_SLOT = b"~" * 8
 
 _TOGETHER = 64
 """The most calls that go through the model at once, so that none waits long for the others."""
@@ -87,6 +92,7 @@ class DirectPredictions:
         default_model: str,
         writer: Writer,
         call_limit: CallLimit | None,
+        admission: Admission,
         max_body_bytes: int,
         access: AccessLog,
     ) -> None:
@@ -97,6 +103,8 @@ class DirectPredictions:
         self._predictors[b"/predict"] = predictors[default_model]
         self._writer = writer
         self._call_limit = call_limit
+        self._admission = admission
+        self._refusal = refusal(overloaded(), _ID_SLOT.decode())
         self._max_body_bytes = max_body_bytes
         self._access = access
         self._turn: list[_Taken] = []
@@ -106,9 +114,15 @@ class DirectPredictions:
         return path in self._predictors
 
     def take(self, exchange: Exchange) -> bool:
-        """Take a request and answer it later, or return False: then it is `PredictEndpoint`'s."""
+        """Take a request and answer it later, or return False: then it is `PredictEndpoint`'s.
+
+        While there are too many calls it is refused at once, without a look at it.
+        """
         started = time.perf_counter()
         headers = dict(exchange.headers)
+        if self._admission.full(started):
+            self._refuse(exchange, headers, started)
+            return True
         if len(exchange.body) > self._max_body_bytes or len(headers) != len(exchange.headers):
             return False
         token = headers.get(b"authorization", b"").decode("latin-1")
@@ -141,8 +155,17 @@ class DirectPredictions:
         )
         if not self._turn:
             asyncio.get_running_loop().call_soon(self._answer_turn)
-        self._turn.append(_Taken(exchange, predictor, caller, call, row))
+        number = self._admission.enter()
+        self._turn.append(_Taken(exchange, predictor, caller, call, row, number))
         return True
+
+    def _refuse(self, exchange: Exchange, headers: dict[bytes, bytes], started: float) -> None:
+        shown_id = own_request_id(headers.get(b"x-request-id")) or new_request_id()
+        body = self._refusal.body.replace(_ID_SLOT, shown_id.encode())
+        answer = Answer(self._refusal.status, body, self._refusal.error)
+        exchange.answer(answer.status, _head(answer, shown_id), body)
+        path = exchange.path.decode("ascii")
+        self._access.request(shown_id, "POST", path, answer.status, None, started)
 
     def _answer_turn(self) -> None:
         turn, self._turn = self._turn, []
@@ -191,6 +214,7 @@ class DirectPredictions:
         call, exchange = taken.call, taken.exchange
         shown_id = call.shown_id
         exchange.answer(answer.status, _head(answer, shown_id), answer.body)
+        self._admission.leave(taken.number, call.started, time.perf_counter())
         path = exchange.path.decode("ascii")
         username = taken.caller.username
         self._access.request(shown_id, "POST", path, answer.status, username, call.started)

@@ -6,6 +6,7 @@ answer. A refusal of a known caller is on record too.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from urllib.parse import unquote
@@ -31,6 +32,7 @@ from onrecord.http.body import ClientGone, read_body
 from onrecord.http.context import header, request_id
 from onrecord.http.negotiate import form_of
 from onrecord.http.problems import PROBLEM_TYPE, STATUS, problem_body, problem_headers
+from onrecord.serving.admission import Admission, overloaded
 from onrecord.serving.prediction import Answer, Call, Predictor, Recorder
 
 __all__ = ["PredictEndpoint", "headers_of", "predict_logged", "refusal"]
@@ -63,6 +65,7 @@ class PredictEndpoint:
         default_model: str,
         recorder: Recorder,
         call_limit: CallLimit | None,
+        admission: Admission,
         max_body_bytes: int,
         body_seconds: float,
     ) -> None:
@@ -72,6 +75,7 @@ class PredictEndpoint:
         self._default_model = default_model
         self._recorder = recorder
         self._call_limit = call_limit
+        self._admission = admission
         self._max_body_bytes = max_body_bytes
         self._body_seconds = body_seconds
 
@@ -84,7 +88,7 @@ class PredictEndpoint:
         try:
             if scope["method"] != "POST":
                 raise MethodNotAllowed("Predictions are asked for with POST.")
-            answer = await self._answer(name, scope, receive)
+            answer = await self._admit(name, scope, receive)
         except CallError as error:
             answer = refusal(error, request_id(scope))
         except ClientGone:
@@ -99,6 +103,16 @@ class PredictEndpoint:
             if name and "/" not in name:
                 return name
         return None
+
+    async def _admit(self, name: str, scope: Scope, receive: Receive) -> Answer:
+        began = time.perf_counter()
+        if self._admission.full(began):
+            raise overloaded()
+        number = self._admission.enter()
+        try:
+            return await self._answer(name, scope, receive)
+        finally:
+            self._admission.leave(number, began, time.perf_counter())
 
     async def _answer(self, name: str, scope: Scope, receive: Receive) -> Answer:
         headers = scope["headers"]
