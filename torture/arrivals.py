@@ -9,6 +9,7 @@ server's slowness is left out. `python -m torture.arrivals` reads a `Plan` and w
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import re
 import subprocess
@@ -162,6 +163,7 @@ class _Arrivals:
         self._opening: set[asyncio.Task[None]] = set()
         self._waiting: deque[float] = deque()
         self._under_way = 0
+        self._told = asyncio.Event()
         self._open = True
 
     async def run(self) -> None:
@@ -182,8 +184,11 @@ class _Arrivals:
                     due += chance.expovariate(self._plan.rate)
                 await asyncio.sleep(_TICK_SECONDS)
         self._open = False
-        while self._under_way and time.perf_counter() < end + _PATIENCE_SECONDS:
-            await asyncio.sleep(0.01)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_PATIENCE_SECONDS):
+                while self._under_way:
+                    await self._told.wait()
+                    self._told.clear()
         for connection in list(self._there):
             connection.close()
         self.outcome.lost += self._under_way
@@ -231,6 +236,7 @@ class _Arrivals:
         now = time.perf_counter()
         sent = (connection.sent or b"").decode()
         self._under_way -= 1
+        self._told.set()
         self._statuses[status] += 1
         counts = connection.due >= self._counting_from
         if status == 200:
@@ -258,6 +264,7 @@ class _Arrivals:
             self._free.remove(connection)
         if connection.sent is not None:
             self._under_way -= 1
+            self._told.set()
             self.outcome.lost += 1
 
 

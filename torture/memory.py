@@ -7,17 +7,23 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-from torture.subject import Subject
+from live import Server
+from torture.subject import Subject, processes_of
 
-__all__ = ["Peak", "mebibytes", "peak"]
+__all__ = ["Peak", "mebibytes", "mebibytes_of", "peak"]
 
 _SECONDS_BETWEEN_LOOKS = 0.25
 
 
 def mebibytes(subject: Subject) -> float:
     """Return what the server's processes have (PSS: of a shared page each one's share)."""
+    return mebibytes_of(subject.server)
+
+
+def mebibytes_of(server: Server) -> float:
+    """Return what the processes of a server have."""
     total = 0
-    for process in subject.processes:
+    for process in processes_of(server):
         with contextlib.suppress(OSError):
             for line in Path(f"/proc/{process}/smaps_rollup").read_text().splitlines():
                 if line.startswith("Pss:"):

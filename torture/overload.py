@@ -34,7 +34,7 @@ _CAPACITY_SECONDS = 3
 
 @dataclass(frozen=True)
 class Case:
-    """A model that takes `seconds` a row, asleep or `busy`, and how many callers it can just take."""
+    """A model that takes `seconds` a row, asleep or `busy`, and how many callers it can take."""
 
     name: str
     seconds: float

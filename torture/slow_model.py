@@ -33,9 +33,7 @@ class SlowModel:
         return np.asarray(rows, dtype=float)[:, 0]
 
 
-def slow_model_dir(
-    directory: Path, like: Path, seconds: float, *, busy: bool
-) -> tuple[Path, str]:
+def slow_model_dir(directory: Path, like: Path, seconds: float, *, busy: bool) -> tuple[Path, str]:
     """Write a slow model with the schema of another; return its directory and SHA-256."""
     directory.mkdir(parents=True, exist_ok=True)
     shutil.copy(like / "input_schema.json", directory)

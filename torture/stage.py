@@ -59,7 +59,7 @@ class Stage:
         return self.cluster.url_for(name)
 
     @contextmanager
-    def subject(
+    def subject(  # noqa: PLR0913 - what a deployment can differ in
         self,
         kind: Kind = "SQLite",
         *,

@@ -27,6 +27,7 @@ from onrecord.http import api_keys, docs, health, models, predictions, proofs, t
 from onrecord.http.body import BodyLimit
 from onrecord.http.context import RequestContext
 from onrecord.http.direct import STATE_KEY, DirectPredictions
+from onrecord.http.limits import LIMITS_KEY, Limits, connections_within
 from onrecord.http.openapi import openapi_document
 from onrecord.http.predict import PredictEndpoint, refusal
 from onrecord.http.refusals import add_refusals
@@ -192,7 +193,12 @@ def create_app(settings: Settings, *, writer_address: str | None = None) -> ASGI
             if address is None:
                 address = stack.enter_context(WriterProcess(settings.database_url)).address
             await writer.start(address)
-            yield {STATE_KEY: direct}
+            limits = Limits(
+                connections_within(),
+                head_seconds=settings.head_seconds,
+                write_seconds=settings.body_seconds,
+            )
+            yield {STATE_KEY: direct, LIMITS_KEY: limits}
             runner.close()
             await writer.close()
         parts.passwords.close()

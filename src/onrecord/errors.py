@@ -10,6 +10,8 @@ There is no HTTP here: `onrecord.http.problems` gives each class its status.
     │   ├── DatabaseError          unreachable, or its tables are not the ones this version needs
     │   └── SealError              the record cannot be sealed, or a head of it cannot be trusted
     └── CallError                  the answer to a call; shown to the caller
+        ├── MalformedRequest        what came is no HTTP request
+        ├── HeadTooLarge
         ├── MalformedJson
         ├── InvalidInput           every bad field at once, as `faults`
         ├── Unauthenticated
@@ -22,6 +24,7 @@ There is no HTTP here: `onrecord.http.problems` gives each class its status.
         ├── BodyTooLarge
         ├── BodyTimeout
         ├── UnsupportedMediaType
+        │   └── UnsupportedCoding  the body is compressed
         ├── Unanswerable           the input fits the schema, yet the model has no answer to it
         ├── TooManyRequests
         ├── ModelFailed
@@ -41,9 +44,11 @@ __all__ = [
     "DatabaseError",
     "Fault",
     "Forbidden",
+    "HeadTooLarge",
     "InsufficientScope",
     "InvalidInput",
     "MalformedJson",
+    "MalformedRequest",
     "MethodNotAllowed",
     "ModelDirectoryError",
     "ModelFailed",
@@ -57,6 +62,7 @@ __all__ = [
     "Unanswerable",
     "Unauthenticated",
     "Unavailable",
+    "UnsupportedCoding",
     "UnsupportedMediaType",
     "UntrustedModelError",
 ]
@@ -140,6 +146,20 @@ class CallError(OnrecordError):
         self.faults = faults
         self.retry_after = retry_after
         super().__init__(detail)
+
+
+class MalformedRequest(CallError):
+    """What came over a connection is no HTTP request."""
+
+    code = "malformed_request"
+    title = "Not an HTTP request"
+
+
+class HeadTooLarge(CallError):
+    """A request has too many header fields, or too long ones."""
+
+    code = "head_too_large"
+    title = "The request's head is too large"
 
 
 class MalformedJson(CallError):
@@ -235,6 +255,13 @@ class UnsupportedMediaType(CallError):
 
     code = "unsupported_media_type"
     title = "Unsupported media type"
+
+
+class UnsupportedCoding(UnsupportedMediaType):
+    """The body has a content coding, and none is taken."""
+
+    code = "unsupported_coding"
+    title = "Unsupported content coding"
 
 
 class Unanswerable(CallError):

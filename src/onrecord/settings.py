@@ -115,8 +115,13 @@ class Settings(BaseSettings):
     max_rows: int = Field(
         default=10_000, ge=1, le=1_000_000, description="The most rows that one call may have."
     )
+    head_seconds: float = Field(
+        default=10.0, gt=0, description="How long a request's head may take to arrive, in seconds."
+    )
     body_seconds: float = Field(
-        default=30.0, gt=0, description="How long a body may take to arrive, in seconds."
+        default=30.0,
+        gt=0,
+        description="How long a body may take to arrive, and an answer to be read, in seconds.",
     )
     predict_seconds: float = Field(
         default=30.0, gt=0, description="How long a call may wait for the model, in seconds."

@@ -10,6 +10,7 @@ other call is left to it.
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass
@@ -75,7 +76,16 @@ _GOOD_HEAD = (
 )
 
 # Stands in the refusal that is made once, where each call's own id goes.
-_ID_SLOT = b"~" * 8
+_SLOT = "~" * len(new_request_id())
+_ID_SLOT = _SLOT.encode()
+
+_WHOLE_CALL = re.compile(rb"POST (/[^ ?]*) HTTP/1\.1\r\n((?:[^\r\n]+\r\n)+)\r\n")
+# What would have it that a call is more or less than its head and so many bytes, and the name that
+# its caller gave it.
+_FRAMING = re.compile(
+    rb"^(content-length|transfer-encoding|expect|connection|upgrade|x-request-id):[ \t]*(.*?)\r$",
+    re.IGNORECASE | re.MULTILINE,
+)
 
 _TOGETHER = 64
 """The most calls that go through the model at once, so that none waits long for the others."""
@@ -104,7 +114,8 @@ class DirectPredictions:
         self._writer = writer
         self._call_limit = call_limit
         self._admission = admission
-        self._refusal = refusal(overloaded(), _ID_SLOT.decode())
+        self._refusal = refusal(overloaded(), _SLOT)
+        self._refusal_head = _head(self._refusal, _SLOT)
         self._max_body_bytes = max_body_bytes
         self._access = access
         self._turn: list[_Taken] = []
@@ -113,17 +124,48 @@ class DirectPredictions:
         """Tell whether a POST to that path may be a call to take."""
         return path in self._predictors
 
-    def take(self, exchange: Exchange) -> bool:
-        """Take a request and answer it later, or return False: then it is `PredictEndpoint`'s.
+    @property
+    def crowded(self) -> bool:
+        """Whether it is worth asking `refuse`."""
+        return self._admission.inside >= self._admission.limit
 
-        While there are too many calls it is refused at once, without a look at it.
+    def refuse(self, data: bytes) -> tuple[int, bytes, bytes] | None:
+        """Return the refusal of one whole call where there are too many: its status, head, body.
+
+        `data` is what a connection that waits for a request received. None where it is anything
+        else than one plain call, or where the call may be let in. A refusal is to cost as little as
+        may be, so nothing but the length of the call is looked at.
         """
         started = time.perf_counter()
+        found = _WHOLE_CALL.match(data)
+        if found is None or not self.serves(found[1]) or not self._admission.full(started):
+            return None
+        framing = _FRAMING.findall(found[2])
+        told = {name.lower(): value for name, value in framing}
+        if len(told) != len(framing):
+            return None
+        length, own_id = told.pop(b"content-length", b""), told.pop(b"x-request-id", None)
+        if told.pop(b"connection", b"keep-alive").lower() != b"keep-alive" or told:
+            return None
+        if len(data) - found.end() != (int(length) if length.isdigit() else -1):
+            return None
+        shown_id = own_request_id(own_id) or new_request_id()
+        answer = self._refusal
+        body = answer.body.replace(_ID_SLOT, shown_id.encode())
+        path = found[1].decode("ascii")
+        self._access.request(shown_id, "POST", path, answer.status, None, started)
+        return answer.status, self._refusal_head.replace(_ID_SLOT, shown_id.encode()), body
+
+    def take(self, exchange: Exchange) -> bool:
+        """Take a request and answer it later, or return False: then it is `PredictEndpoint`'s."""
+        started = time.perf_counter()
         headers = dict(exchange.headers)
-        if self._admission.full(started):
-            self._refuse(exchange, headers, started)
-            return True
-        if len(exchange.body) > self._max_body_bytes or len(headers) != len(exchange.headers):
+        if (
+            len(exchange.body) > self._max_body_bytes
+            or len(headers) != len(exchange.headers)
+            or b"content-encoding" in headers
+            or self._admission.full(started)
+        ):
             return False
         token = headers.get(b"authorization", b"").decode("latin-1")
         predictor = self._predictors[exchange.path]
@@ -158,14 +200,6 @@ class DirectPredictions:
         number = self._admission.enter()
         self._turn.append(_Taken(exchange, predictor, caller, call, row, number))
         return True
-
-    def _refuse(self, exchange: Exchange, headers: dict[bytes, bytes], started: float) -> None:
-        shown_id = own_request_id(headers.get(b"x-request-id")) or new_request_id()
-        body = self._refusal.body.replace(_ID_SLOT, shown_id.encode())
-        answer = Answer(self._refusal.status, body, self._refusal.error)
-        exchange.answer(answer.status, _head(answer, shown_id), body)
-        path = exchange.path.decode("ascii")
-        self._access.request(shown_id, "POST", path, answer.status, None, started)
 
     def _answer_turn(self) -> None:
         turn, self._turn = self._turn, []

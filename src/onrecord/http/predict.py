@@ -30,7 +30,7 @@ from onrecord.errors import (
 )
 from onrecord.http.body import ClientGone, read_body
 from onrecord.http.context import header, request_id
-from onrecord.http.negotiate import form_of
+from onrecord.http.negotiate import check_coding, form_of
 from onrecord.http.problems import PROBLEM_TYPE, STATUS, problem_body, problem_headers
 from onrecord.serving.admission import Admission, overloaded
 from onrecord.serving.prediction import Answer, Call, Predictor, Recorder
@@ -141,6 +141,7 @@ class PredictEndpoint:
             )
             if predictor is None:
                 raise NotFound(f"There is no model {name[:100]!r}; GET /models lists them.")
+            check_coding(headers)
             call.form = form_of(call.content_type, header(headers, b"accept"))
         except (
             BodyTooLarge,

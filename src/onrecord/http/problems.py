@@ -15,6 +15,7 @@ __all__ = ["PROBLEM_TYPE", "STATUS", "problem_body", "problem_headers", "problem
 PROBLEM_TYPE = "application/problem+json"
 
 STATUS: Mapping[type[CallError], int] = {
+    errors.MalformedRequest: 400,
     errors.MalformedJson: 400,
     errors.InvalidInput: 400,
     errors.Unauthenticated: 401,
@@ -27,8 +28,10 @@ STATUS: Mapping[type[CallError], int] = {
     errors.Conflict: 409,
     errors.BodyTooLarge: 413,
     errors.UnsupportedMediaType: 415,
+    errors.UnsupportedCoding: 415,
     errors.Unanswerable: 422,
     errors.TooManyRequests: 429,
+    errors.HeadTooLarge: 431,
     errors.ModelFailed: 500,
     errors.Unavailable: 503,
 }
@@ -75,6 +78,9 @@ def problem_headers(error: CallError) -> dict[str, str]:
         headers["www-authenticate"] = (
             f'Bearer realm="onrecord", error="insufficient_scope", scope="{error.scope}"'
         )
+    elif isinstance(error, errors.UnsupportedCoding):
+        # RFC 9110, section 15.5.16.
+        headers["accept-encoding"] = "identity"
     return headers
 
 

@@ -9,14 +9,24 @@ system calls of which the first wakes the client for half an answer.
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Coroutine
 from typing import Any
 
+from starlette.types import Message
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from onrecord.errors import CallError, HeadTooLarge, MalformedRequest, Unavailable
+from onrecord.http.connection import Corked, PipelineFlow
+from onrecord.http.context import context_headers, header
 from onrecord.http.direct import STATE_KEY, DirectPredictions
+from onrecord.http.limits import LIMITS_KEY, Limits, connections_within
+from onrecord.http.predict import headers_of, refusal
+from onrecord.record.ids import new_request_id
 
 __all__ = ["HttpProtocol"]
+
+_CLOSE = b"connection: close\r\n"
 
 
 class HttpProtocol(HttpToolsProtocol):
@@ -24,26 +34,56 @@ class HttpProtocol(HttpToolsProtocol):
 
     Whether a request is taken is decided once all of it has come in one packet; until then it is
     held. One that is not taken, or goes on in another packet, starts its ASGI cycle then.
+
+    Each connection has one timer, from its beginning to its end, that looks whether the client has
+    used up its time: to send a request's head, to read an answer, or to call again.
     """
 
     def __init__(self, *args: Any, **more: Any) -> None:
         super().__init__(*args, **more)
         self._direct: DirectPredictions | None = self.app_state.get(STATE_KEY)
+        self._limits: Limits = self.app_state.get(LIMITS_KEY) or Limits(connections_within())
         self._held = False
         self._body = b""
         self._idle_since = 0.0
+        # A request is being received, and since when, where it came in several packets.
+        self._receiving = False
+        self._in_head = False
+        self._receiving_since = 0.0
+        self._head_bytes = 0
+        self._unwritten_since = 0.0
 
     def connection_made(self, transport: Any) -> None:
-        """Begin a connection."""
-        super().connection_made(_Corked(transport, self.loop))  # type: ignore[arg-type]
+        """Begin a connection, or refuse it where there are too many."""
+        corked: Any = Corked(transport, self.loop, lambda: self._receiving)
+        super().connection_made(corked)
+        self.flow = PipelineFlow(corked, lambda: bool(self.pipeline))
+        if len(self.connections) > self._limits.connections:
+            self._refuse(Unavailable("The server has too many connections.", retry_after=1))
+            return
+        self._idle_since = self.loop.time()
+        self._look_again_in(self.timeout_keep_alive)
 
     def data_received(self, data: bytes) -> None:
         """Read what has come."""
+        if self.transport.is_closing():
+            return
+        if self._direct is not None and self._direct.crowded and self._refused_whole(data):
+            return
         super().data_received(data)
         if self._held:
             self._held = False
             if not self.transport.is_closing():
                 self._begin_cycle()
+        if not self._receiving:
+            return
+        if not self._receiving_since:
+            self._receiving_since = self.loop.time()
+            self._head_bytes = 0
+        elif self._in_head:
+            self._head_bytes += len(data)
+            if self._head_bytes > self._limits.head_bytes:
+                self._refuse(self._head_too_large())
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End a connection."""
@@ -53,28 +93,51 @@ class HttpProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def on_response_complete(self) -> None:
-        """End a request; the connection is idle from now on unless another one is there.
-
-        A timer is made and cancelled for longer than a call is validated, so one that runs is left
-        to run, and looks at its end whether the connection was idle all the time.
-        """
+        """End a request; the connection is idle from now on unless another one is there."""
         self._idle_since = self.loop.time()
-        if self.pipeline or self.timeout_keep_alive_task is None:
+        if self.pipeline:
             super().on_response_complete()
             return
         self.server_state.total_requests += 1
         if not self.transport.is_closing():
             self.flow.resume_reading()
 
+    def pause_writing(self) -> None:
+        """Notice that the client does not read its answers."""
+        self._unwritten_since = self.loop.time()
+        super().pause_writing()
+
+    def resume_writing(self) -> None:
+        """Notice that it does again."""
+        self._unwritten_since = 0.0
+        super().resume_writing()
+
     def timeout_keep_alive_handler(self) -> None:
-        """Close the connection where it was idle for all of its time, else wait on."""
-        idle = self.loop.time() - self._idle_since if self._idle() else 0.0
-        if idle >= self.timeout_keep_alive:
-            super().timeout_keep_alive_handler()
-        elif not self.transport.is_closing():
-            self.timeout_keep_alive_task = self.loop.call_later(
-                self.timeout_keep_alive - idle, self.timeout_keep_alive_handler
-            )
+        """Hang up on a client that has used up its time, else look again when it could have."""
+        if self.transport.is_closing():
+            return
+        now = self.loop.time()
+        if self.flow.read_paused:
+            self._receiving_since = now
+        if self._unwritten_since:
+            left = self._unwritten_since + self._limits.write_seconds - now
+        elif self._receiving and (self._in_head or self._idle()):
+            left = self._receiving_since + self._limits.head_seconds - now
+        elif self._idle():
+            left = self._idle_since + self.timeout_keep_alive - now
+        else:
+            left = self.timeout_keep_alive
+        if left > 0:
+            self._look_again_in(left)
+        elif self._unwritten_since:
+            self.transport.abort()
+        else:
+            self.transport.close()
+
+    def _look_again_in(self, seconds: float) -> None:
+        self.timeout_keep_alive_task = self.loop.call_later(
+            seconds, self.timeout_keep_alive_handler
+        )
 
     def _unset_keepalive_if_required(self) -> None:
         """Leave the timer to `timeout_keep_alive_handler`."""
@@ -85,9 +148,25 @@ class HttpProtocol(HttpToolsProtocol):
         self.headers = []
         self.expect_100_continue = False
         self._body = b""
+        self._receiving = self._in_head = True
+        self._receiving_since = 0.0
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Keep a header; raises HeadTooLarge where it is one too many."""
+        if len(self.headers) >= self._limits.headers:
+            raise self._head_too_large()
+        super().on_header(name, value)
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what is no HTTP request, and hang up."""
+        cause = sys.exc_info()[1]
+        told = cause.__context__ if cause is not None else None
+        self._receiving = True
+        self._refuse(told if isinstance(told, HeadTooLarge) else MalformedRequest(msg))
 
     def on_headers_complete(self) -> None:
         """Hold a request that may be taken; uvicorn begins any other."""
+        self._in_head = False
         if self._may_be_taken():
             self._held = True
         else:
@@ -102,6 +181,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """Have the request that is held taken, or let uvicorn begin and end it."""
+        self._receiving = False
         if self._held and self._direct is not None:
             self._held = False
             exchange = _Exchange(self)
@@ -135,8 +215,71 @@ class HttpProtocol(HttpToolsProtocol):
         self.url, self.expect_100_continue = url, expects
         self.headers.extend(headers)
         super().on_headers_complete()
+        if self._is_long():
+            _close_unless_read(self.cycle)
         if self._body:
             super().on_body(self._body)
+
+    def _is_long(self) -> bool:
+        """Whether the body is longer than one that is received though nobody reads it."""
+        length = header(self.headers, b"content-length")
+        if length is None:
+            return header(self.headers, b"transfer-encoding") is not None
+        return int(length) > self._limits.small_body
+
+    def _refused_whole(self, data: bytes) -> bool:
+        """Refuse a call of which all has come, before it is parsed, while there are too many."""
+        if self._direct is None or self._receiving or not self._idle() or self.flow.write_paused:
+            return False
+        refused = self._direct.refuse(data)
+        if refused is None:
+            return False
+        self._write(*refused)
+        self.on_response_complete()
+        return True
+
+    def _refuse(self, error: CallError) -> None:
+        """Answer with an error and hang up; where another answer is due, that is the last one."""
+        if not self._idle():
+            self.cycle.keep_alive = False
+            self.pipeline.clear()
+            self.flow.pause_reading()
+            return
+        shown_id = new_request_id()
+        answer = refusal(error, shown_id)
+        headers = [*headers_of(answer), *context_headers(shown_id), (b"connection", b"close")]
+        lines = b"".join(b"%b: %b\r\n" % line for line in headers)
+        self._write(answer.status, lines, answer.body)
+        self.transport.close()
+
+    def _write(self, status: int, head: bytes, body: bytes) -> None:
+        transport: Any = self.transport
+        parts = [STATUS_LINE[status]]
+        for name, value in self.server_state.default_headers:
+            parts += (name, b": ", value, b"\r\n")
+        parts += (head, b"\r\n", body)
+        transport.write_whole(b"".join(parts))
+
+    def _head_too_large(self) -> HeadTooLarge:
+        return HeadTooLarge(
+            f"A request's head may have {self._limits.headers} headers and "
+            f"{self._limits.head_bytes} bytes."
+        )
+
+
+def _close_unless_read(cycle: Any) -> None:
+    """Have the connection closed by an answer that leaves before the request's body has come.
+
+    What is left of the body would have to be received before the connection could be used again.
+    """
+    send = cycle.send
+
+    async def send_knowing(message: Message) -> None:
+        if message["type"] == "http.response.start" and cycle.more_body:
+            cycle.keep_alive = False
+        await send(message)
+
+    cycle.send = send_knowing
 
 
 class _Exchange:
@@ -166,17 +309,10 @@ class _Exchange:
     def answer(self, status: int, head: bytes, body: bytes) -> None:
         protocol = self._protocol
         self.response_complete = True
-        transport: Any = protocol.transport
+        transport = protocol.transport
         if self.disconnected or transport.is_closing():
             return
-        parts = [STATUS_LINE[status]]
-        for name, value in protocol.server_state.default_headers:
-            parts += (name, b": ", value, b"\r\n")
-        parts.append(head)
-        if not self.keep_alive:
-            parts.append(b"connection: close\r\n")
-        parts += (b"\r\n", body)
-        transport.write_whole(b"".join(parts))
+        protocol._write(status, head if self.keep_alive else head + _CLOSE, body)  # noqa: SLF001
         if not self.keep_alive:
             transport.close()
         protocol.on_response_complete()
@@ -186,35 +322,3 @@ class _Exchange:
         task = self._protocol.loop.create_task(work)
         task.add_done_callback(tasks.discard)
         tasks.add(task)
-
-
-class _Corked:
-    """A transport that gathers what is written in one turn of the event loop into one write."""
-
-    __slots__ = ("_chunks", "_loop", "_transport")
-
-    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
-        self._transport = transport
-        self._loop = loop
-        self._chunks: list[bytes] = []
-
-    def write(self, data: bytes) -> None:
-        if not self._chunks:
-            self._loop.call_soon(self._flush)
-        self._chunks.append(data)
-
-    def write_whole(self, data: bytes) -> None:
-        self._flush()
-        self._transport.write(data)
-
-    def close(self) -> None:
-        self._flush()
-        self._transport.close()
-
-    def _flush(self) -> None:
-        if self._chunks:
-            chunks, self._chunks = self._chunks, []
-            self._transport.write(b"".join(chunks))
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._transport, name)

@@ -88,6 +88,8 @@ class Admission:
 
     def leave(self, number: int, began: float, now: float) -> None:
         """Let go of a call, which was taken in hand at `began` and is answered."""
+        if self._inside >= self._limit:
+            self._full_at = now
         self._inside -= 1
         self._answered += 1
         # Those that came after it may have been answered together with it.
