@@ -12,6 +12,7 @@ from pathlib import Path
 from torture import database, disk, signals
 from torture.faults import errors
 from torture.order import order
+from torture.overload import overload, steady
 from torture.replay import failed_sync, replay
 from torture.report import Finding, disk_sync_microseconds, table
 from torture.spool import spool
@@ -31,6 +32,8 @@ HARNESSES: dict[str, tuple[Harness, int]] = {
     "order": (order, 10_000),
     "replay": (replay, 10_000),
     "failed-sync": (failed_sync, 1000),
+    "overload": (overload, 30),
+    "steady": (steady, 1800),
 }
 """Each harness and how many rounds its long form has."""
 

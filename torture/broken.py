@@ -19,6 +19,7 @@ from onrecord.kept_process import KeptProcess
 from onrecord.record import writer_process
 from onrecord.record.call import RecordedCall
 from onrecord.record.writer import Writer
+from onrecord.serving.admission import Admission
 from torture import broken_writer
 from torture.broken_writer import WAY
 
@@ -57,7 +58,13 @@ def leave_at_once() -> None:
     Server.handle_exit = lambda *_: os._exit(0)  # type: ignore[method-assign]
 
 
+def admit_all() -> None:
+    """Let every call in, however many wait already."""
+    Admission.full = lambda *_: False  # type: ignore[method-assign]
+
+
 WAYS = {
+    "admit-all": admit_all,
     "answer-before-commit": answer_before_commit,
     "ignore-commit-errors": ignore_commit_errors,
     "leave-at-once": leave_at_once,

@@ -59,7 +59,7 @@ class Stage:
         return self.cluster.url_for(name)
 
     @contextmanager
-    def subject(
+    def subject(  # noqa: PLR0913 - what a deployment can differ in
         self,
         kind: Kind = "SQLite",
         *,
@@ -67,13 +67,14 @@ class Stage:
         broken: str | None = None,
         database_url: str | None = None,
         data_dir: Path | None = None,
+        model_dir: Path | None = None,
     ) -> Iterator[Subject]:
         """Give a deployment with an empty record; it is stopped and its files go afterwards."""
         directory = data_dir or self.home / f"data-{uuid.uuid4().hex[:8]}"
         if self._conversions.exists():
             shutil.copytree(self._conversions, directory / "conversions")
         subject = Subject(
-            self.model_dir,
+            model_dir or self.model_dir,
             directory,
             database_url=database_url or self.database_url(kind),
             workers=workers,

@@ -6,16 +6,19 @@ import contextlib
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx2
 
 from live import Server, launch
+from torture.arrivals import Plan
 from torture.ledger import Ledger
 from torture.load import Load
 
-__all__ = ["Subject"]
+__all__ = ["Subject", "processes_of"]
 
 _ROOT = Path(__file__).parents[1]
+_INPUTS_OF_A_PLAN = 10_000_000
 
 
 class Subject:
@@ -40,6 +43,7 @@ class Subject:
         self._workers = workers
         self._program = program
         self._token = ""
+        self._planned = 0
         self._server: Server | None = None
 
     def start(
@@ -70,15 +74,7 @@ class Subject:
     @property
     def processes(self) -> list[int]:
         """The ids of the server's processes: itself, its workers, and those beside them."""
-        group = self.server.process.pid
-        found = []
-        for status in Path("/proc").glob("[0-9]*/stat"):
-            with contextlib.suppress(OSError):
-                # The name, in parentheses, may hold anything; the group comes third after it.
-                after_name = status.read_text().rpartition(")")[2].split()
-                if int(after_name[2]) == group and after_name[0] != "Z":
-                    found.append(int(status.parent.name))
-        return found
+        return processes_of(self.server)
 
     @property
     def running(self) -> bool:
@@ -103,7 +99,36 @@ class Subject:
             reconnect=reconnect,
         )
 
+    def plan(self, *, rate: float, seconds: float, connections: int, settling: float = 0.0) -> Plan:
+        """Return a plan of arriving calls, with inputs that no other plan of it has."""
+        address = urlsplit(self.server.base)
+        self._planned += 1
+        return Plan(
+            host=str(address.hostname),
+            port=address.port or 80,
+            token=self._token,
+            rate=rate,
+            seconds=seconds,
+            connections=connections,
+            first=self._planned * _INPUTS_OF_A_PLAN,
+            seed=self._planned,
+            settling=settling,
+        )
+
     def stop(self) -> None:
         """Kill the server, if it runs."""
         if self.running:
             self.server.kill()
+
+
+def processes_of(server: Server) -> list[int]:
+    """Return the ids of a server's processes: itself, its workers, and those beside them."""
+    group = server.process.pid
+    found = []
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            # The name, in parentheses, may hold anything; the group comes third after it.
+            after_name = status.read_text().rpartition(")")[2].split()
+            if int(after_name[2]) == group and after_name[0] != "Z":
+                found.append(int(status.parent.name))
+    return found

@@ -31,6 +31,7 @@ from onrecord.http.body import BodyLimit
 from onrecord.http.context import RequestContext
 from onrecord.http.direct import STATE_KEY, DirectPredictions
 from onrecord.http.idempotency import IdempotentAnswers
+from onrecord.http.limits import LIMITS_KEY, Limits, connections_within
 from onrecord.http.openapi import openapi_document
 from onrecord.http.predict import PredictEndpoint, refusal
 from onrecord.http.refusals import add_refusals
@@ -42,6 +43,7 @@ from onrecord.record.spool import Spool
 from onrecord.record.writer import Writer
 from onrecord.record.writer_order import WriterOrder
 from onrecord.record.writer_process import WriterProcess
+from onrecord.serving.admission import Admission
 from onrecord.serving.artifact import Model, load_model
 from onrecord.serving.prediction import Predictor, Recorder
 from onrecord.serving.runner import Runner
@@ -207,6 +209,10 @@ def create_app(
         directory=counts,
         stale_seconds=stale_seconds,
     )
+    max_wait = settings.max_wait_ms
+    admission = Admission(
+        model.seconds_per_row, max_wait_seconds=None if max_wait is None else max_wait / 1000
+    )
     access = AccessLog()
     direct = DirectPredictions(
         gate=gate,
@@ -214,6 +220,7 @@ def create_app(
         default_model=model.name,
         writer=writer,
         call_limits=call_limits,
+        admission=admission,
         max_body_bytes=settings.max_body_bytes,
         access=access,
     )
@@ -225,7 +232,12 @@ def create_app(
             if address is None:
                 address = stack.enter_context(writer_process(settings)).address
             await writer.start(address)
-            yield {STATE_KEY: direct}
+            limits = Limits(
+                connections_within(),
+                head_seconds=settings.head_seconds,
+                write_seconds=settings.body_seconds,
+            )
+            yield {STATE_KEY: direct, LIMITS_KEY: limits}
             runner.close()
             await writer.close()
         parts.passwords.close()
@@ -265,6 +277,7 @@ def create_app(
         recorder=recorder,
         idempotent=IdempotentAnswers(database),
         call_limits=call_limits,
+        admission=admission,
         max_body_bytes=settings.max_body_bytes,
         body_seconds=settings.body_seconds,
     )

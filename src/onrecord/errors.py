@@ -10,6 +10,8 @@ There is no HTTP here: `onrecord.http.problems` gives each class its status.
     │   ├── DatabaseError          unreachable, or its tables are not the ones this version needs
     │   └── SealError              the record cannot be sealed, or a head of it cannot be trusted
     └── CallError                  the answer to a call; shown to the caller
+        ├── MalformedRequest        what came is no HTTP request
+        ├── HeadTooLarge
         ├── MalformedJson
         ├── InvalidIdempotencyKey
         ├── InvalidInput           every bad field at once, as `faults`
@@ -23,6 +25,7 @@ There is no HTTP here: `onrecord.http.problems` gives each class its status.
         ├── BodyTooLarge
         ├── BodyTimeout
         ├── UnsupportedMediaType
+        │   └── UnsupportedCoding  the body is compressed
         ├── Unanswerable           the input fits the schema, yet the model has no answer to it
         ├── IdempotencyKeyReused
         ├── TooManyRequests
@@ -45,11 +48,13 @@ __all__ = [
     "DatabaseError",
     "Fault",
     "Forbidden",
+    "HeadTooLarge",
     "IdempotencyKeyReused",
     "InsufficientScope",
     "InvalidIdempotencyKey",
     "InvalidInput",
     "MalformedJson",
+    "MalformedRequest",
     "MethodNotAllowed",
     "ModelDirectoryError",
     "ModelFailed",
@@ -63,6 +68,7 @@ __all__ = [
     "Unanswerable",
     "Unauthenticated",
     "Unavailable",
+    "UnsupportedCoding",
     "UnsupportedMediaType",
     "UntrustedModelError",
 ]
@@ -148,6 +154,20 @@ class CallError(OnrecordError):
         super().__init__(detail)
 
 
+class MalformedRequest(CallError):
+    """What came over a connection is no HTTP request."""
+
+    code = "malformed_request"
+    title = "Not an HTTP request"
+
+
+class HeadTooLarge(CallError):
+    """A request has too many header fields, or too long ones."""
+
+    code = "head_too_large"
+    title = "The request's head is too large"
+
+
 class MalformedJson(CallError):
     """The body is not JSON, or not JSON that means one thing only."""
 
@@ -160,13 +180,6 @@ class InvalidIdempotencyKey(CallError):
 
     code = "invalid_idempotency_key"
     title = "The idempotency key is malformed"
-
-
-class MalformedRequest(CallError):
-    """What came is not an HTTP request, or not one that means one thing only."""
-
-    code = "malformed_request"
-    title = "The request is not valid HTTP"
 
 
 class InvalidInput(CallError):
@@ -243,13 +256,6 @@ class BodyTooLarge(CallError):
     title = "The body is too large"
 
 
-class HeadTooLarge(CallError):
-    """The request's line and headers are larger than the server accepts."""
-
-    code = "head_too_large"
-    title = "The request's head is too large"
-
-
 class BodyTimeout(CallError):
     """The body did not arrive in time."""
 
@@ -262,6 +268,13 @@ class UnsupportedMediaType(CallError):
 
     code = "unsupported_media_type"
     title = "Unsupported media type"
+
+
+class UnsupportedCoding(UnsupportedMediaType):
+    """The body has a content coding, and none is taken."""
+
+    code = "unsupported_coding"
+    title = "Unsupported content coding"
 
 
 class Unanswerable(CallError):

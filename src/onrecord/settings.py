@@ -116,11 +116,23 @@ class Settings(BaseSettings):
     max_rows: int = Field(
         default=10_000, ge=1, le=1_000_000, description="The most rows that one call may have."
     )
+    head_seconds: float = Field(
+        default=10.0, gt=0, description="How long a request's head may take to arrive, in seconds."
+    )
     body_seconds: float = Field(
-        default=30.0, gt=0, description="How long a body may take to arrive, in seconds."
+        default=30.0,
+        gt=0,
+        description="How long a body may take to arrive, and an answer to be read, in seconds.",
     )
     predict_seconds: float = Field(
         default=30.0, gt=0, description="How long a call may wait for the model, in seconds."
+    )
+    max_wait_ms: float | None = Field(
+        default=None,
+        gt=0,
+        description="How long calls may wait for one another in a worker, in milliseconds, before "
+        "more of them are refused with 503; by default three times what a call takes that finds "
+        "few others, 10 at least.",
     )
     call_rate: str | None = Field(
         default=None,

@@ -17,6 +17,7 @@ from starlette.types import ASGIApp
 
 from onrecord.app import create_app, writer_process
 from onrecord.errors import OnrecordError, SettingsError
+from onrecord.http.limits import allow_open_files
 from onrecord.http.protocol import HttpProtocol
 from onrecord.logs import configure_logs
 from onrecord.record import users
@@ -73,6 +74,7 @@ def serve(
     configure_logs(form=settings.log_format, level=settings.log_level)
     if settings.model_dir is None:
         raise SettingsError("setting model_dir: name the model directory to serve")
+    allow_open_files()
     if settings.workers == 1:
         # Started first, it is there by the time that the model is loaded.
         with writer_process(settings) as writer:

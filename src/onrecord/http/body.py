@@ -6,8 +6,9 @@ import asyncio
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from onrecord.errors import BodyTimeout, BodyTooLarge
+from onrecord.errors import BodyTimeout, BodyTooLarge, UnsupportedCoding
 from onrecord.http.context import header, request_id
+from onrecord.http.negotiate import check_coding
 from onrecord.http.problems import problem_response
 
 __all__ = ["BodyLimit", "ClientGone", "read_body"]
@@ -88,10 +89,11 @@ class BodyLimit:
             await self._app(scope, receive, send)
             return
         try:
+            check_coding(scope["headers"])
             body = await read_body(
                 scope["headers"], receive, max_bytes=self._max_bytes, seconds=self._seconds
             )
-        except (BodyTimeout, BodyTooLarge) as error:
+        except (BodyTimeout, BodyTooLarge, UnsupportedCoding) as error:
             await problem_response(error, request_id(scope))(scope, receive, send)
             return
         except ClientGone:

@@ -10,6 +10,7 @@ other call is left to it.
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ from onrecord.http.rate_limits import limit_headers
 from onrecord.logs import AccessLog
 from onrecord.record.ids import new_request_id
 from onrecord.record.writer import Writer
+from onrecord.serving.admission import Admission, overloaded
 from onrecord.serving.forms import PLAIN
 from onrecord.serving.prediction import Answer, Call, Predictor, recorded_call
 from onrecord.serving.runtimes import Row
@@ -66,12 +68,25 @@ class _Taken:
     call: Call
     row: Row
     limit_head: bytes
+    number: int
 
 
 # What `_head` makes of a good answer's headers.
 _GOOD_HEAD = (
     b"content-type: application/json\r\ncontent-length: %d\r\n%b"
     b"x-request-id: %b\r\nx-content-type-options: nosniff\r\n"
+)
+
+# Stands in the refusal that is made once, where each call's own id goes.
+_SLOT = "~" * len(new_request_id())
+_ID_SLOT = _SLOT.encode()
+
+_WHOLE_CALL = re.compile(rb"POST (/[^ ?]*) HTTP/1\.1\r\n((?:[^\r\n]+\r\n)+)\r\n")
+# What would have it that a call is more or less than its head and so many bytes, and the name that
+# its caller gave it.
+_FRAMING = re.compile(
+    rb"^(content-length|transfer-encoding|expect|connection|upgrade|x-request-id):[ \t]*(.*?)\r$",
+    re.IGNORECASE | re.MULTILINE,
 )
 
 _TOGETHER = 64
@@ -89,6 +104,7 @@ class DirectPredictions:
         default_model: str,
         writer: Writer,
         call_limits: CallLimits,
+        admission: Admission,
         max_body_bytes: int,
         access: AccessLog,
     ) -> None:
@@ -99,6 +115,9 @@ class DirectPredictions:
         self._predictors[b"/predict"] = predictors[default_model]
         self._writer = writer
         self._call_limits = call_limits
+        self._admission = admission
+        self._refusal = refusal(overloaded(), _SLOT)
+        self._refusal_head = _head(self._refusal, b"", _SLOT)
         self._max_body_bytes = max_body_bytes
         self._access = access
         self._turn: list[_Taken] = []
@@ -107,12 +126,49 @@ class DirectPredictions:
         """Tell whether a POST to that path may be a call to take."""
         return path in self._predictors
 
+    @property
+    def crowded(self) -> bool:
+        """Whether it is worth asking `refuse`."""
+        return self._admission.inside >= self._admission.limit
+
+    def refuse(self, data: bytes) -> tuple[int, bytes, bytes] | None:
+        """Return the refusal of one whole call where there are too many: its status, head, body.
+
+        `data` is what a connection that waits for a request received. None where it is anything
+        else than one plain call, or where the call may be let in. A refusal is to cost as little as
+        may be, so nothing but the length of the call is looked at.
+        """
+        started = time.perf_counter()
+        found = _WHOLE_CALL.match(data)
+        if found is None or not self.serves(found[1]) or not self._admission.full(started):
+            return None
+        framing = _FRAMING.findall(found[2])
+        told = {name.lower(): value for name, value in framing}
+        if len(told) != len(framing):
+            return None
+        length, own_id = told.pop(b"content-length", b""), told.pop(b"x-request-id", None)
+        if told.pop(b"connection", b"keep-alive").lower() != b"keep-alive" or told:
+            return None
+        if len(data) - found.end() != (int(length) if length.isdigit() else -1):
+            return None
+        shown_id = own_request_id(own_id) or new_request_id()
+        answer = self._refusal
+        body = answer.body.replace(_ID_SLOT, shown_id.encode())
+        path = found[1].decode("ascii")
+        self._access.request(shown_id, "POST", path, answer.status, None, started)
+        return answer.status, self._refusal_head.replace(_ID_SLOT, shown_id.encode()), body
+
     def take(self, exchange: Exchange) -> bool:
         """Take a request and answer it later, or return False: then it is `PredictEndpoint`'s."""
         started = time.perf_counter()
         headers = dict(exchange.headers)
-        plain = len(headers) == len(exchange.headers) and b"idempotency-key" not in headers
-        if not plain or len(exchange.body) > self._max_body_bytes:
+        if (
+            len(exchange.body) > self._max_body_bytes
+            or len(headers) != len(exchange.headers)
+            or b"content-encoding" in headers
+            or b"idempotency-key" in headers
+            or self._admission.full(started)
+        ):
             return False
         token = headers.get(b"authorization", b"").decode("latin-1")
         predictor = self._predictors[exchange.path]
@@ -143,7 +199,9 @@ class DirectPredictions:
         )
         if not self._turn:
             asyncio.get_running_loop().call_soon(self._answer_turn)
-        self._turn.append(_Taken(exchange, predictor, caller, call, row, limit_head))
+        number = self._admission.enter()
+        taken = _Taken(exchange, predictor, caller, call, row, limit_head, number)
+        self._turn.append(taken)
         return True
 
     def _admit(self, caller: Caller) -> bytes | None:
@@ -204,6 +262,7 @@ class DirectPredictions:
         shown_id = call.shown_id
         head = _head(answer, taken.limit_head, shown_id)
         exchange.answer(answer.status, head, answer.body)
+        self._admission.leave(taken.number, call.started, time.perf_counter())
         path = exchange.path.decode("ascii")
         username = taken.caller.username
         self._access.request(shown_id, "POST", path, answer.status, username, call.started)

@@ -38,7 +38,7 @@ class SpoolDepth(BaseModel):
 class Readiness(BaseModel):
     """Whether the server can answer predictions, check by check.
 
-    `spooling` is as ready as `ok`: calls are recorded in the spool while the database is away.
+    `spooling` is as ready as `ok`: calls are in the spool, and the database is away or was.
     """
 
     status: str = Field(description="`ok`, `spooling` or `not ready`.")
@@ -64,11 +64,11 @@ async def readyz(services: ServicesDep) -> Readiness:
     checks["database"] = database
     checks["writer"] = "ok" if services.writer.healthy else "the last commit failed"
     depth = await _depth(services)
-    spooling = away and depth is not None
+    spooling = depth is not None and (away or depth.waiting > 0)
     if depth is not None:
         checks["spool"] = "full" if depth.full else "ok"
     faults = {name for name, finding in checks.items() if finding != "ok"}
-    ready = not faults or (spooling and faults == {"database"})
+    ready = not faults or (spooling and away and faults == {"database"})
     answer = Readiness(
         status=("spooling" if spooling else "ok") if ready else "not ready",
         checks=checks,

@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from importlib.util import find_spec
 
-from onrecord.errors import NotAcceptable, UnsupportedMediaType
+from onrecord.errors import NotAcceptable, UnsupportedCoding, UnsupportedMediaType
+from onrecord.http.context import header
 from onrecord.serving.forms import CONTENT_TYPES, PLAIN, Form, Kind, kind_of
 
-__all__ = ["form_of"]
+__all__ = ["check_coding", "form_of"]
 
 _SHOWN = 100
 _EXTRA = "pyarrow, which comes with an extra: pip install 'onrecord[data]'"
 _RANGES = 50
 """The most media ranges of an Accept header that are looked at."""
+
+
+def check_coding(headers: Iterable[tuple[bytes, bytes]]) -> None:
+    """Raise UnsupportedCoding where a body is compressed (RFC 9110, section 8.4).
+
+    Few bytes can unpack to any number of them. CSV, Arrow and Parquet compress by themselves, and
+    there what they unpack to is bounded.
+    """
+    coding = header(headers, b"content-encoding")
+    if coding is not None and coding.strip().lower() not in {b"", b"identity"}:
+        shown = coding.decode("latin-1")[:_SHOWN]
+        raise UnsupportedCoding(f"Send the body without Content-Encoding, not as {shown}.")
 
 
 @lru_cache(maxsize=256)

@@ -6,6 +6,7 @@ answer. A refusal of a known caller is on record too.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
@@ -35,9 +36,10 @@ from onrecord.errors import (
 from onrecord.http.body import ClientGone, read_body
 from onrecord.http.context import header, request_id
 from onrecord.http.idempotency import IdempotentAnswers, idempotency_key
-from onrecord.http.negotiate import form_of
+from onrecord.http.negotiate import check_coding, form_of
 from onrecord.http.problems import PROBLEM_TYPE, STATUS, problem_body, problem_headers
 from onrecord.http.rate_limits import limit_headers
+from onrecord.serving.admission import Admission, overloaded
 from onrecord.serving.prediction import Answer, Call, Predictor, Recorder
 
 __all__ = ["PredictEndpoint", "headers_of", "predict_logged", "refusal"]
@@ -72,6 +74,7 @@ class PredictEndpoint:
         recorder: Recorder,
         idempotent: IdempotentAnswers,
         call_limits: CallLimits,
+        admission: Admission,
         max_body_bytes: int,
         body_seconds: float,
     ) -> None:
@@ -82,6 +85,7 @@ class PredictEndpoint:
         self._recorder = recorder
         self._idempotent = idempotent
         self._call_limits = call_limits
+        self._admission = admission
         self._max_body_bytes = max_body_bytes
         self._body_seconds = body_seconds
 
@@ -111,6 +115,8 @@ class PredictEndpoint:
         return None
 
     async def _answer(self, name: str, scope: Scope, receive: Receive) -> Answer:
+        if self._admission.full(time.perf_counter()):
+            raise overloaded()
         headers = scope["headers"]
         caller = await self._authenticate(headers)
         scope["onrecord.user"] = caller.username
@@ -136,8 +142,9 @@ class PredictEndpoint:
             )
             if predictor is None:
                 raise NotFound(f"There is no model {name[:100]!r}; GET /models lists them.")
+            check_coding(headers)
             call.form = form_of(call.content_type, header(headers, b"accept"))
-            predict = partial(predict_logged, predictor)
+            predict = partial(self._predict, predictor)
             key = idempotency_key(headers)
             if key is None:
                 return await predict(call)
@@ -155,6 +162,14 @@ class PredictEndpoint:
             UnsupportedMediaType,
         ) as error:
             return await self._recorder.refuse(call, error, version)
+
+    async def _predict(self, predictor: Predictor, call: Call) -> Answer:
+        # Not before the body is there: who sends it slowly must not keep others out.
+        number, began = self._admission.enter(), time.perf_counter()
+        try:
+            return await predict_logged(predictor, call)
+        finally:
+            self._admission.leave(number, began, time.perf_counter())
 
     async def _admit(self, caller: Caller, scope: Scope) -> None:
         limits = self._call_limits.of(caller)

@@ -29,6 +29,7 @@ STATUS: Mapping[type[CallError], int] = {
     errors.Conflict: 409,
     errors.BodyTooLarge: 413,
     errors.UnsupportedMediaType: 415,
+    errors.UnsupportedCoding: 415,
     errors.Unanswerable: 422,
     errors.IdempotencyKeyReused: 422,
     errors.TooManyRequests: 429,
@@ -83,6 +84,9 @@ def problem_headers(error: CallError) -> dict[str, str]:
         headers["www-authenticate"] = (
             f'Bearer realm="onrecord", error="insufficient_scope", scope="{error.scope}"'
         )
+    elif isinstance(error, errors.UnsupportedCoding):
+        # RFC 9110, section 15.5.16.
+        headers["accept-encoding"] = "identity"
     return headers
 
 

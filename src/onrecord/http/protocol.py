@@ -5,8 +5,8 @@ All else is uvicorn's: connections, keep-alive, pipelining, shutdown, and every 
 uvicorn writes an answer's head and body one after the other and uvloop sends each at once, two
 system calls of which the first wakes the client for half an answer.
 
-Where uvicorn has no bound there is one here: on the size of a request's head, on the time until
-the first one is there, and on what the trailer of a chunked body may say, which is nothing.
+Where uvicorn has no bound there is one here: on a request's head, on the time until it is there and
+until an answer is read, and on what the trailer of a chunked body may say, which is nothing.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from collections.abc import Coroutine
 from typing import Any
 
 import httptools
+from starlette.types import Message
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from onrecord.errors import CallError, HeadTooLarge, MalformedRequest
-from onrecord.http.context import context_headers
+from onrecord.errors import CallError, HeadTooLarge, MalformedRequest, Unavailable
+from onrecord.http.connection import Corked, PipelineFlow
+from onrecord.http.context import context_headers, header
 from onrecord.http.direct import STATE_KEY, DirectPredictions
-from onrecord.http.problems import PROBLEM_TYPE, STATUS, problem_body
+from onrecord.http.limits import LIMITS_KEY, Limits, connections_within
+from onrecord.http.predict import headers_of, refusal
 from onrecord.record.ids import new_request_id
 
 __all__ = ["HttpProtocol"]
 
-_MAX_HEAD_BYTES = 64 * 1024
-_HEAD_SECONDS = 30.0
-"""How long a new connection may take until its first request's head is there."""
-
+_CLOSE = b"connection: close\r\n"
 _UPGRADE = (b"upgrade", b"http2-settings", b"connection")
 
 
@@ -38,37 +38,54 @@ class HttpProtocol(HttpToolsProtocol):
 
     Whether a request is taken is decided once all of it has come in one packet; until then it is
     held. One that is not taken, or goes on in another packet, starts its ASGI cycle then.
+
+    Each connection has one timer, from its beginning to its end, that looks whether the client has
+    used up its time: to send a request's head, to read an answer, or to call again.
     """
 
     def __init__(self, *args: Any, **more: Any) -> None:
         super().__init__(*args, **more)
         self._direct: DirectPredictions | None = self.app_state.get(STATE_KEY)
+        self._limits: Limits = self.app_state.get(LIMITS_KEY) or Limits(connections_within())
         self._held = False
         self._body = b""
         self._idle_since = 0.0
-        self._head_open = True
+        # A request is being received, and since when, where it came in several packets.
+        self._receiving = False
+        self._in_head = False
+        self._receiving_since = 0.0
+        # What has come since the last piece of a body.
         self._unread = 0
+        self._unwritten_since = 0.0
 
     def connection_made(self, transport: Any) -> None:
-        """Begin a connection."""
-        super().connection_made(_Corked(transport, self.loop))  # type: ignore[arg-type]
+        """Begin a connection, or refuse it where there are too many."""
+        corked: Any = Corked(transport, self.loop, lambda: self._receiving)
+        super().connection_made(corked)
+        self.flow = PipelineFlow(corked, lambda: bool(self.pipeline))
+        if len(self.connections) > self._limits.connections:
+            self._refuse(Unavailable("The server has too many connections.", retry_after=1))
+            return
         self._idle_since = self.loop.time()
-        self.timeout_keep_alive_task = self.loop.call_later(
-            self.timeout_keep_alive, self.timeout_keep_alive_handler
-        )
+        self._look_again_in(self.timeout_keep_alive)
 
     def data_received(self, data: bytes) -> None:
         """Read what has come."""
+        if self.transport.is_closing():
+            return
+        if self._direct is not None and self._direct.crowded and self._refused_whole(data):
+            return
         self._unread += len(data)
         try:
             self.parser.feed_data(data)
-            if self._unread > _MAX_HEAD_BYTES:
-                raise _too_large()
+            if self._unread > self._limits.head_bytes:
+                raise self._head_too_large()
         except HeadTooLarge as error:
             self._refuse(error)
         except httptools.HttpParserError as error:
             # What one of the callbacks below has raised comes as the context of the parser's error.
             cause = error.__context__
+            self._receiving = True
             self._refuse(cause if isinstance(cause, CallError) else _malformed())
         except httptools.HttpParserUpgrade as upgrade:
             self._go_on_without_upgrade(data[upgrade.args[0] :])
@@ -76,6 +93,8 @@ class HttpProtocol(HttpToolsProtocol):
             self._held = False
             if not self.transport.is_closing():
                 self._begin_cycle()
+        if self._receiving and not self._receiving_since:
+            self._receiving_since = self.loop.time()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End a connection."""
@@ -85,30 +104,51 @@ class HttpProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def on_response_complete(self) -> None:
-        """End a request; the connection is idle from now on unless another one is there.
-
-        A timer is made and cancelled for longer than a call is validated, so one that runs is left
-        to run, and looks at its end whether the connection was idle all the time.
-        """
+        """End a request; the connection is idle from now on unless another one is there."""
         self._idle_since = self.loop.time()
-        if self.pipeline or self.timeout_keep_alive_task is None:
+        if self.pipeline:
             super().on_response_complete()
             return
         self.server_state.total_requests += 1
         if not self.transport.is_closing():
             self.flow.resume_reading()
 
+    def pause_writing(self) -> None:
+        """Notice that the client does not read its answers."""
+        self._unwritten_since = self.loop.time()
+        super().pause_writing()
+
+    def resume_writing(self) -> None:
+        """Notice that it does again."""
+        self._unwritten_since = 0.0
+        super().resume_writing()
+
     def timeout_keep_alive_handler(self) -> None:
-        """Close the connection where it was idle for all of its time, else wait on."""
-        idle = self.loop.time() - self._idle_since if self._idle() else 0.0
-        cycle: Any = self.cycle
-        allowed = _HEAD_SECONDS if cycle is None else self.timeout_keep_alive
-        if idle >= allowed:
-            super().timeout_keep_alive_handler()
-        elif not self.transport.is_closing():
-            self.timeout_keep_alive_task = self.loop.call_later(
-                min(allowed - idle, self.timeout_keep_alive), self.timeout_keep_alive_handler
-            )
+        """Hang up on a client that has used up its time, else look again when it could have."""
+        if self.transport.is_closing():
+            return
+        now = self.loop.time()
+        if self.flow.read_paused:
+            self._receiving_since = now
+        if self._unwritten_since:
+            left = self._unwritten_since + self._limits.write_seconds - now
+        elif self._receiving and (self._in_head or self._idle()):
+            left = self._receiving_since + self._limits.head_seconds - now
+        elif self._idle():
+            left = self._idle_since + self.timeout_keep_alive - now
+        else:
+            left = self.timeout_keep_alive
+        if left > 0:
+            self._look_again_in(left)
+        elif self._unwritten_since:
+            self.transport.abort()
+        else:
+            self.transport.close()
+
+    def _look_again_in(self, seconds: float) -> None:
+        self.timeout_keep_alive_task = self.loop.call_later(
+            seconds, self.timeout_keep_alive_handler
+        )
 
     def _unset_keepalive_if_required(self) -> None:
         """Leave the timer to `timeout_keep_alive_handler`."""
@@ -119,20 +159,27 @@ class HttpProtocol(HttpToolsProtocol):
         self.headers = []
         self.expect_100_continue = False
         self._body = b""
-        self._head_open = True
+        self._receiving = self._in_head = True
+        self._receiving_since = 0.0
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Keep a header; one after the body is a trailer and is dropped (RFC 9110, 6.5.1)."""
-        if self._head_open:
-            super().on_header(name, value)
+        """Keep a header; one after the body is a trailer and is dropped (RFC 9110, 6.5.1).
+
+        Raises HeadTooLarge where it is one too many.
+        """
+        if not self._in_head:
+            return
+        if len(self.headers) >= self._limits.headers:
+            raise self._head_too_large()
+        super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         """Hold a request that may be taken; uvicorn begins any other."""
-        if self._unread > _MAX_HEAD_BYTES:
+        if self._unread > self._limits.head_bytes:
             size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
-            if size > _MAX_HEAD_BYTES:
-                raise _too_large()
-        self._head_open = False
+            if size > self._limits.head_bytes:
+                raise self._head_too_large()
+        self._in_head = False
         self._unread = 0
         if self.parser.should_upgrade():
             if self.parser.get_method() == b"CONNECT":
@@ -156,6 +203,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._unread = 0
         if self.parser.should_upgrade():
             return
+        self._receiving = False
         if self._held and self._direct is not None:
             self._held = False
             exchange = _Exchange(self)
@@ -190,25 +238,6 @@ class HttpProtocol(HttpToolsProtocol):
         self.parser = httptools.HttpRequestParser(self)
         self.data_received(b"".join([*head, b"\r\n", rest]))
 
-    def _refuse(self, error: CallError) -> None:
-        """Answer what is no request, or too large a one, and close the connection."""
-        self.logger.warning("request refused: %s", error.detail)
-        self._held = False
-        if self.transport.is_closing():
-            return
-        shown_id = new_request_id()
-        body = problem_body(error, shown_id)
-        headers = [
-            *self.server_state.default_headers,
-            (b"content-type", PROBLEM_TYPE.encode()),
-            (b"content-length", str(len(body)).encode()),
-            *context_headers(shown_id),
-            (b"connection", b"close"),
-        ]
-        lines = b"".join([b"%b: %b\r\n" % header for header in headers])
-        self.transport.write(STATUS_LINE[STATUS[type(error)]] + lines + b"\r\n" + body)
-        self.transport.close()
-
     def _idle(self) -> bool:
         cycle: Any = self.cycle
         return cycle is None or cycle.response_complete
@@ -219,18 +248,88 @@ class HttpProtocol(HttpToolsProtocol):
         self.url, self.expect_100_continue = url, expects
         self.headers.extend(headers)
         super().on_headers_complete()
+        if self._is_long():
+            _close_unless_read(self.cycle)
         if self._body:
             super().on_body(self._body)
+
+    def _is_long(self) -> bool:
+        """Whether the body is longer than one that is received though nobody reads it."""
+        length = header(self.headers, b"content-length")
+        if length is None:
+            return header(self.headers, b"transfer-encoding") is not None
+        return int(length) > self._limits.small_body
+
+    def _refused_whole(self, data: bytes) -> bool:
+        """Refuse a call of which all has come, before it is parsed, while there are too many."""
+        if self._direct is None or self._receiving or not self._idle() or self.flow.write_paused:
+            return False
+        refused = self._direct.refuse(data)
+        if refused is None:
+            return False
+        self._write(*refused)
+        self.on_response_complete()
+        return True
+
+    def _refuse(self, error: CallError) -> None:
+        """Answer with an error and hang up; where another answer is due, that is the last one."""
+        self.logger.warning("request refused: %s", error.detail)
+        self._held = False
+        if self.transport.is_closing():
+            return
+        if not self._idle() and not self._is_about_the_cycle():
+            self.cycle.keep_alive = False
+            self.pipeline.clear()
+            self.flow.pause_reading()
+            return
+        shown_id = new_request_id()
+        answer = refusal(error, shown_id)
+        headers = [*headers_of(answer), *context_headers(shown_id), (b"connection", b"close")]
+        lines = b"".join(b"%b: %b\r\n" % line for line in headers)
+        self._write(answer.status, lines, answer.body)
+        self.transport.close()
+
+    def _is_about_the_cycle(self) -> bool:
+        """Whether what came is part of the request that is being answered, and no answer began."""
+        cycle: Any = self.cycle
+        return (
+            not self.pipeline
+            and getattr(cycle, "more_body", False)
+            and not getattr(cycle, "response_started", False)
+        )
+
+    def _write(self, status: int, head: bytes, body: bytes) -> None:
+        transport: Any = self.transport
+        parts = [STATUS_LINE[status]]
+        for name, value in self.server_state.default_headers:
+            parts += (name, b": ", value, b"\r\n")
+        parts += (head, b"\r\n", body)
+        transport.write_whole(b"".join(parts))
+
+    def _head_too_large(self) -> HeadTooLarge:
+        return HeadTooLarge(
+            f"A request's head may have {self._limits.headers} headers and "
+            f"{self._limits.head_bytes} bytes."
+        )
 
 
 def _malformed() -> MalformedRequest:
     return MalformedRequest("This is no HTTP request that can be read; the connection is closed.")
 
 
-def _too_large() -> HeadTooLarge:
-    return HeadTooLarge(
-        f"A request's line and headers may have at most {_MAX_HEAD_BYTES} bytes together."
-    )
+def _close_unless_read(cycle: Any) -> None:
+    """Have the connection closed by an answer that leaves before the request's body has come.
+
+    What is left of the body would have to be received before the connection could be used again.
+    """
+    send = cycle.send
+
+    async def send_knowing(message: Message) -> None:
+        if message["type"] == "http.response.start" and cycle.more_body:
+            cycle.keep_alive = False
+        await send(message)
+
+    cycle.send = send_knowing
 
 
 class _Exchange:
@@ -260,17 +359,10 @@ class _Exchange:
     def answer(self, status: int, head: bytes, body: bytes) -> None:
         protocol = self._protocol
         self.response_complete = True
-        transport: Any = protocol.transport
+        transport = protocol.transport
         if self.disconnected or transport.is_closing():
             return
-        parts = [STATUS_LINE[status]]
-        for name, value in protocol.server_state.default_headers:
-            parts += (name, b": ", value, b"\r\n")
-        parts.append(head)
-        if not self.keep_alive:
-            parts.append(b"connection: close\r\n")
-        parts += (b"\r\n", body)
-        transport.write_whole(b"".join(parts))
+        protocol._write(status, head if self.keep_alive else head + _CLOSE, body)  # noqa: SLF001
         if not self.keep_alive:
             transport.close()
         protocol.on_response_complete()
@@ -280,35 +372,3 @@ class _Exchange:
         task = self._protocol.loop.create_task(work)
         task.add_done_callback(tasks.discard)
         tasks.add(task)
-
-
-class _Corked:
-    """A transport that gathers what is written in one turn of the event loop into one write."""
-
-    __slots__ = ("_chunks", "_loop", "_transport")
-
-    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
-        self._transport = transport
-        self._loop = loop
-        self._chunks: list[bytes] = []
-
-    def write(self, data: bytes) -> None:
-        if not self._chunks:
-            self._loop.call_soon(self._flush)
-        self._chunks.append(data)
-
-    def write_whole(self, data: bytes) -> None:
-        self._flush()
-        self._transport.write(data)
-
-    def close(self) -> None:
-        self._flush()
-        self._transport.close()
-
-    def _flush(self) -> None:
-        if self._chunks:
-            chunks, self._chunks = self._chunks, []
-            self._transport.write(b"".join(chunks))
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._transport, name)
