@@ -28,7 +28,7 @@ from onrecord.errors import (
     TooManyRequests,
     UnsupportedMediaType,
 )
-from onrecord.http.body import ClientGone, read_body
+from onrecord.http.body import BodyRoom, ClientGone, read_body
 from onrecord.http.context import header, request_id
 from onrecord.http.negotiate import check_coding, form_of
 from onrecord.http.problems import PROBLEM_TYPE, STATUS, problem_body, problem_headers
@@ -66,6 +66,7 @@ class PredictEndpoint:
         recorder: Recorder,
         call_limit: CallLimit | None,
         admission: Admission,
+        room: BodyRoom,
         max_body_bytes: int,
         body_seconds: float,
     ) -> None:
@@ -76,6 +77,7 @@ class PredictEndpoint:
         self._recorder = recorder
         self._call_limit = call_limit
         self._admission = admission
+        self._room = room
         self._max_body_bytes = max_body_bytes
         self._body_seconds = body_seconds
 
@@ -88,7 +90,7 @@ class PredictEndpoint:
         try:
             if scope["method"] != "POST":
                 raise MethodNotAllowed("Predictions are asked for with POST.")
-            answer = await self._admit(name, scope, receive)
+            answer = await self._answer(name, scope, receive)
         except CallError as error:
             answer = refusal(error, request_id(scope))
         except ClientGone:
@@ -104,17 +106,9 @@ class PredictEndpoint:
                 return name
         return None
 
-    async def _admit(self, name: str, scope: Scope, receive: Receive) -> Answer:
-        began = time.perf_counter()
-        if self._admission.full(began):
-            raise overloaded()
-        number = self._admission.enter()
-        try:
-            return await self._answer(name, scope, receive)
-        finally:
-            self._admission.leave(number, began, time.perf_counter())
-
     async def _answer(self, name: str, scope: Scope, receive: Receive) -> Answer:
+        if self._admission.full(time.perf_counter()):
+            raise overloaded()
         headers = scope["headers"]
         caller = await self._authenticate(headers)
         scope["onrecord.user"] = caller.username
@@ -137,21 +131,33 @@ class PredictEndpoint:
                 self._call_limit.check(caller.user_id)
             caller.check_may_predict(name)
             call.body = await read_body(
-                headers, receive, max_bytes=self._max_body_bytes, seconds=self._body_seconds
+                headers,
+                receive,
+                self._room,
+                max_bytes=self._max_body_bytes,
+                seconds=self._body_seconds,
             )
+        except (BodyTooLarge, BodyTimeout, Forbidden, TooManyRequests) as error:
+            return await self._recorder.refuse(call, error, version)
+        # Only now: a client that sends slowly keeps nobody waiting.
+        began = time.perf_counter()
+        number = self._admission.enter()
+        try:
+            return await self._predict(call, headers, predictor)
+        finally:
+            self._admission.leave(number, began, time.perf_counter())
+            self._room.give_back(len(call.body))
+
+    async def _predict(
+        self, call: Call, headers: list[tuple[bytes, bytes]], predictor: Predictor | None
+    ) -> Answer:
+        try:
             if predictor is None:
-                raise NotFound(f"There is no model {name[:100]!r}; GET /models lists them.")
+                raise NotFound(f"There is no model {call.model[:100]!r}; GET /models lists them.")
             check_coding(headers)
             call.form = form_of(call.content_type, header(headers, b"accept"))
-        except (
-            BodyTooLarge,
-            BodyTimeout,
-            Forbidden,
-            NotAcceptable,
-            NotFound,
-            TooManyRequests,
-            UnsupportedMediaType,
-        ) as error:
+        except (NotAcceptable, NotFound, UnsupportedMediaType) as error:
+            version = predictor.model_version_id if predictor else None
             return await self._recorder.refuse(call, error, version)
         return await predict_logged(predictor, call)
 
