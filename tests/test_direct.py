@@ -112,16 +112,18 @@ def test_good_bad_and_unlikely_calls_of_one_moment_get_each_their_own_answer(
 
 
 def test_a_caller_who_leaves_disturbs_nobody_and_is_on_record(server: Server, token: str) -> None:
-    with Wire(server) as wire:
-        wire.ask(request_bytes(token, GOOD_ROW))
-        wire.socket.sendall(request_bytes(token, GOOD_ROW, "X-Request-ID: left-early"))
+    # One that is gone before it is read was told nothing, and need not be there.
+    for _ in range(20):
+        with Wire(server) as wire:
+            wire.ask(request_bytes(token, GOOD_ROW))
+            wire.socket.sendall(request_bytes(token, GOOD_ROW, "X-Request-ID: left-early"))
     headers = {"authorization": f"Bearer {token}"}
 
     with Wire(server) as wire:
         assert wire.ask(request_bytes(token, GOOD_ROW))[0] == 200
     page = httpx2.get(f"{server.base}/predictions?x_request_id=left-early", headers=headers).json()
 
-    assert [entry["status"] for entry in page["predictions"]] == [200]
+    assert {entry["status"] for entry in page["predictions"]} == {200}
 
 
 def test_a_token_that_is_no_good_is_refused_on_a_connection_that_knew_a_good_one(

@@ -17,6 +17,7 @@ import pytest
 
 from live import GOOD_ROW, Server, launch, linear_model_dir
 from onrecord.http.limits import allow_open_files
+from onrecord.settings import Settings
 from torture.memory import mebibytes_of
 from torture.slow_model import slow_model_dir
 
@@ -166,6 +167,25 @@ def test_a_body_of_100_mb_is_refused_early_and_the_client_hears_why(
     assert_unharmed(good_client, server, token)
 
 
+def test_large_bodies_that_come_slowly_have_so_much_memory_and_no_more(
+    server: Server, token: str, good_client: list[int]
+) -> None:
+    before = mebibytes_of(server)
+    most = Settings.model_fields["max_body_bytes"].default
+    with contextlib.ExitStack() as stack:
+        slow = [stack.enter_context(connect(server)) for _ in range(48)]
+        for connection in slow:
+            connection.sendall(head(token) + b"Content-Length: %d\r\n\r\n" % most)
+            with contextlib.suppress(ConnectionError):
+                connection.sendall(b" " * (most - 1))
+        answers = [until_closed(connection) for connection in slow]
+
+        statuses = [problem_of(answer)[0] for answer in answers if answer]
+        assert set(statuses) == {408, 503}
+        assert mebibytes_of(server) - before < 300
+    assert_unharmed(good_client, server, token)
+
+
 @pytest.mark.parametrize("path", ["/predict", "/users"])
 def test_a_compressed_body_is_refused_without_being_unpacked(
     server: Server, token: str, path: str
@@ -235,7 +255,7 @@ def test_a_client_that_reads_no_answers_is_read_no_further(
 
 
 def test_pipelined_calls_beyond_what_is_kept_are_all_answered(server: Server, token: str) -> None:
-    calls = 3000
+    calls = 1500
     with connect(server) as connection, ThreadPoolExecutor(1) as pool:
         sending = pool.submit(connection.sendall, whole(token) * calls)
         received = b""

@@ -15,6 +15,7 @@ from torture.order import order
 from torture.overload import overload, steady
 from torture.replay import failed_sync, replay
 from torture.report import Finding, disk_sync_microseconds, table
+from torture.slow_clients import slow_clients
 from torture.spool import spool
 from torture.stage import Stage
 
@@ -33,6 +34,7 @@ HARNESSES: dict[str, tuple[Harness, int]] = {
     "replay": (replay, 10_000),
     "failed-sync": (failed_sync, 1000),
     "overload": (overload, 30),
+    "slow-clients": (slow_clients, 10),
     "steady": (steady, 1800),
 }
 """Each harness and how many rounds its long form has."""

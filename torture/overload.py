@@ -15,7 +15,7 @@ from torture.stage import Kind, Stage
 from torture.subject import Subject
 from torture.verdict import Verdict, examine
 
-__all__ = ["CASES", "Case", "overload", "steady"]
+__all__ = ["CASES", "Case", "keep", "overload", "steady", "wrong"]
 
 _TIMES_CAPACITY = 5
 _UNLOADED = 0.3
@@ -69,7 +69,7 @@ def _overload(stage: Stage, case: Case, seconds: int, broken: str | None = None)
         subject.stop()
         verdict = examine(subject.database_url, subject.ledger)
     ratio = storm.p(99) / calm.p(99)
-    more = _wrong(storm) | {
+    more = wrong(storm) | {
         f"p99 is more than {_TIMES_UNLOADED} x the unloaded one": int(ratio > _TIMES_UNLOADED),
         f"less than {_LEAST_GOOD:.0%} of the capacity answered": int(
             storm.rate < _LEAST_GOOD * capacity
@@ -97,18 +97,20 @@ def _arrive(subject: Subject, rate: float, seconds: float, connections: int) -> 
     plan = subject.plan(rate=rate, seconds=seconds, connections=connections, settling=settling)
     with arriving(plan) as outcome:
         came = outcome()
-    _keep(subject.ledger, came)
+    keep(subject.ledger, came)
     return came
 
 
-def _keep(ledger: Ledger, came: Outcome) -> None:
+def keep(ledger: Ledger, came: Outcome) -> None:
+    """Keep in a ledger what came of a plan."""
     ledger.statuses.update(came.statuses)
     for request_id, (sent, received) in came.answered.items():
         ledger.answered[request_id] = digest(sent.encode(), received.encode())
     ledger.open.update(digest(sent.encode()) for sent in came.refused)
 
 
-def _wrong(came: Outcome) -> dict[str, int]:
+def wrong(came: Outcome) -> dict[str, int]:
+    """Return the counts of what no load may bring about."""
     others = sum(n for status, n in came.statuses.items() if status not in {200, 429, 503})
     return {
         "answers other than 200, 429 and 503": others,
@@ -129,21 +131,21 @@ def steady(
         subject.start()
         warm = max(2.0, rounds / 15)
         verdict = Verdict()
-        wrong: dict[str, int] = {}
+        counts: dict[str, int] = {}
         _arrive(subject, rate, warm, 64)
         before = mebibytes(subject)
         figures = [before]
         end = time.monotonic() + rounds
         while (left := end - time.monotonic()) > 0.5:
             came = _arrive(subject, rate, min(left, 60), 64)
-            for what, count in _wrong(came).items():
-                wrong[what] = wrong.get(what, 0) + count
+            for what, count in wrong(came).items():
+                counts[what] = counts.get(what, 0) + count
             figures.append(mebibytes(subject))
             print(f"  steady: {figures[-1]:.1f} MiB, p99 {came.p(99):.1f} ms", flush=True)
         subject.stop()
         verdict = examine(subject.database_url, subject.ledger)
     growth = figures[-1] / before - 1
-    more = wrong | {f"memory grew by more than {_MOST_GROWTH:.0%}": int(growth > _MOST_GROWTH)}
+    more = counts | {f"memory grew by more than {_MOST_GROWTH:.0%}": int(growth > _MOST_GROWTH)}
     remark = f"{rate:.0f}/s: {before:.1f} MiB after {warm:.0f} s, {figures[-1]:.1f} at the end"
     remark += f" ({growth:+.1%}), at most {max(figures):.1f}"
     yield Finding("steady", place(kind, 1), rounds, "s of load", verdict, more, remark=remark)

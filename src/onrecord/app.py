@@ -27,7 +27,7 @@ from onrecord.accounts.standing import Gate
 from onrecord.accounts.tokens import Tokens
 from onrecord.errors import SettingsError
 from onrecord.http import api_keys, docs, health, models, predictions, proofs, tokens, users
-from onrecord.http.body import BodyLimit
+from onrecord.http.body import BodyLimit, BodyRoom
 from onrecord.http.context import RequestContext
 from onrecord.http.direct import STATE_KEY, DirectPredictions
 from onrecord.http.idempotency import IdempotentAnswers
@@ -52,6 +52,8 @@ from onrecord.serving.validation import Validator
 from onrecord.settings import Settings
 
 _ACCOUNT_BODY_BYTES = 64 * 1024
+_LARGE_BODIES = 32
+"""For how many bodies of the largest size a worker has memory."""
 
 __all__ = [
     "Parts",
@@ -269,8 +271,9 @@ def create_app(
     )
     _add_routes(app, model, settings)
     add_refusals(app)
+    room = BodyRoom(_LARGE_BODIES * max(settings.max_body_bytes, _ACCOUNT_BODY_BYTES))
     endpoint = PredictEndpoint(
-        BodyLimit(app, max_bytes=_ACCOUNT_BODY_BYTES, seconds=settings.body_seconds),
+        BodyLimit(app, room, max_bytes=_ACCOUNT_BODY_BYTES, seconds=settings.body_seconds),
         gate=gate,
         predictors={model.name: predictor},
         default_model=model.name,
@@ -278,6 +281,7 @@ def create_app(
         idempotent=IdempotentAnswers(database),
         call_limits=call_limits,
         admission=admission,
+        room=room,
         max_body_bytes=settings.max_body_bytes,
         body_seconds=settings.body_seconds,
     )

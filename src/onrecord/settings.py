@@ -131,8 +131,8 @@ class Settings(BaseSettings):
         default=None,
         gt=0,
         description="How long calls may wait for one another in a worker, in milliseconds, before "
-        "more of them are refused with 503; by default three times what a call takes that finds "
-        "few others, 10 at least.",
+        "more of them are refused with 503; by default two and a half times what a call takes that "
+        "finds few others, 10 at least.",
     )
     call_rate: str | None = Field(
         default=None,

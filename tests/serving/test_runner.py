@@ -213,6 +213,27 @@ async def test_errors_of_a_cheap_model_are_told_apart_too(
     runner.close()
 
 
+async def test_a_call_that_would_wait_too_long_for_the_rows_before_it_is_refused(
+    doubler: Doubler,
+) -> None:
+    runner = Runner(model_of(doubler, seconds_per_row=1.0), max_wait_seconds=0.01)
+    doubler.go.clear()
+    (slow,) = await started(runner, [0.0] * 100)
+    await asyncio.sleep(0.05)
+    doubler.go.set()
+    await slow
+    first = await kept_busy(runner, doubler)
+    (many,) = await started(runner, [0.0] * 200)
+
+    with pytest.raises(Unavailable) as refused:
+        await runner.predict([(1.0,)])
+    assert refused.value.retry_after == 1
+    (as_many,) = await started(runner, [1.0] * 200)
+    doubler.go.set()
+    await asyncio.gather(first, many, as_many)
+    runner.close()
+
+
 async def test_a_call_that_would_wait_behind_too_many_rows_is_refused(
     dear: Runner, doubler: Doubler
 ) -> None:

@@ -91,7 +91,12 @@ class Local:
         StartupError.
         """
         model = await asyncio.to_thread(load_served_model, settings)
-        runner = Runner(model, max_waiting_rows=1 << 40, deadline_seconds=_PATIENCE)
+        runner = Runner(
+            model,
+            max_waiting_rows=1 << 40,
+            max_wait_seconds=_PATIENCE,
+            deadline_seconds=_PATIENCE,
+        )
         validator = Validator(model.schema, max_rows=chunk_rows)
         try:
             if username is None:

@@ -6,24 +6,57 @@ import asyncio
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from onrecord.errors import BodyTimeout, BodyTooLarge, UnsupportedCoding
+from onrecord.errors import BodyTimeout, BodyTooLarge, Unavailable, UnsupportedCoding
 from onrecord.http.context import header, request_id
 from onrecord.http.negotiate import check_coding
 from onrecord.http.problems import problem_response
 
-__all__ = ["BodyLimit", "ClientGone", "read_body"]
+__all__ = ["BodyLimit", "BodyRoom", "ClientGone", "read_body"]
+
+_FREE_BYTES = 64 * 1024
 
 
 class ClientGone(Exception):
     """The client went away before its body was complete."""
 
 
-async def read_body(
-    headers: list[tuple[bytes, bytes]], receive: Receive, *, max_bytes: int, seconds: float
-) -> bytes:
-    """Return a request's whole body.
+class BodyRoom:
+    """The memory that a worker has for the large bodies of all its requests, in bytes.
 
-    Raises BodyTooLarge (before reading, where the header tells), BodyTimeout or ClientGone.
+    The first 64 KiB of each body are free, so that large bodies keep out no small one.
+    """
+
+    def __init__(self, most_bytes: int) -> None:
+        self._left = most_bytes
+
+    def grow(self, before: int, size: int) -> None:
+        """Take room for a body that grows to a size; raises Unavailable where there is none."""
+        more = _charged(size) - _charged(before)
+        if more > self._left:
+            raise Unavailable("Too many large bodies are under way.", retry_after=1)
+        self._left -= more
+
+    def give_back(self, size: int) -> None:
+        """Give back the room of a body of that size."""
+        self._left += _charged(size)
+
+
+def _charged(size: int) -> int:
+    return max(0, size - _FREE_BYTES)
+
+
+async def read_body(
+    headers: list[tuple[bytes, bytes]],
+    receive: Receive,
+    room: BodyRoom,
+    *,
+    max_bytes: int,
+    seconds: float,
+) -> bytes:
+    """Return a request's whole body, for which it has taken room that is to be given back.
+
+    Raises BodyTooLarge (before reading, where the header tells), BodyTimeout, Unavailable or
+    ClientGone.
     """
     length = header(headers, b"content-length")
     if length is not None and length.isdigit() and int(length) > max_bytes:
@@ -33,9 +66,11 @@ async def read_body(
         body: bytes = first.get("body", b"")
         if len(body) > max_bytes:
             raise _too_large(max_bytes)
+        room.grow(0, len(body))
         return body
-    chunks: list[bytes] = []
-    size = 0
+    # Not a list of what came: a body that comes a byte at a time would take forty times its size.
+    gathered = bytearray()
+    taken = 0
     try:
         async with asyncio.timeout(seconds):
             while True:
@@ -43,15 +78,18 @@ async def read_body(
                 first = None
                 if message["type"] == "http.disconnect":
                     raise ClientGone
-                chunk = message.get("body", b"")
-                size += len(chunk)
-                if size > max_bytes:
+                gathered += message.get("body", b"")
+                if len(gathered) > max_bytes:
                     raise _too_large(max_bytes)
-                chunks.append(chunk)
+                room.grow(taken, len(gathered))
+                taken = len(gathered)
                 if not message.get("more_body"):
-                    return b"".join(chunks)
+                    taken = 0
+                    return bytes(gathered)
     except TimeoutError:
         raise BodyTimeout(f"The body did not arrive within {seconds:g} seconds.") from None
+    finally:
+        room.give_back(taken)
 
 
 def _receive_at_once(receive: Receive) -> Message | None:
@@ -78,8 +116,9 @@ def _too_large(max_bytes: int) -> BodyTooLarge:
 class BodyLimit:
     """Plain ASGI middleware: reads the body first, within its bounds, and then hands it on."""
 
-    def __init__(self, app: ASGIApp, *, max_bytes: int, seconds: float) -> None:
+    def __init__(self, app: ASGIApp, room: BodyRoom, *, max_bytes: int, seconds: float) -> None:
         self._app = app
+        self._room = room
         self._max_bytes = max_bytes
         self._seconds = seconds
 
@@ -91,9 +130,13 @@ class BodyLimit:
         try:
             check_coding(scope["headers"])
             body = await read_body(
-                scope["headers"], receive, max_bytes=self._max_bytes, seconds=self._seconds
+                scope["headers"],
+                receive,
+                self._room,
+                max_bytes=self._max_bytes,
+                seconds=self._seconds,
             )
-        except (BodyTimeout, BodyTooLarge, UnsupportedCoding) as error:
+        except (BodyTimeout, BodyTooLarge, Unavailable, UnsupportedCoding) as error:
             await problem_response(error, request_id(scope))(scope, receive, send)
             return
         except ClientGone:
@@ -105,4 +148,7 @@ class BodyLimit:
             message, first = first, None
             return message if message is not None else await receive()
 
-        await self._app(scope, replay, send)
+        try:
+            await self._app(scope, replay, send)
+        finally:
+            self._room.give_back(len(body))

@@ -33,7 +33,7 @@ from onrecord.errors import (
     Unanswerable,
     UnsupportedMediaType,
 )
-from onrecord.http.body import ClientGone, read_body
+from onrecord.http.body import BodyRoom, ClientGone, read_body
 from onrecord.http.context import header, request_id
 from onrecord.http.idempotency import IdempotentAnswers, idempotency_key
 from onrecord.http.negotiate import check_coding, form_of
@@ -75,6 +75,7 @@ class PredictEndpoint:
         idempotent: IdempotentAnswers,
         call_limits: CallLimits,
         admission: Admission,
+        room: BodyRoom,
         max_body_bytes: int,
         body_seconds: float,
     ) -> None:
@@ -86,6 +87,7 @@ class PredictEndpoint:
         self._idempotent = idempotent
         self._call_limits = call_limits
         self._admission = admission
+        self._room = room
         self._max_body_bytes = max_body_bytes
         self._body_seconds = body_seconds
 
@@ -138,38 +140,50 @@ class PredictEndpoint:
             await self._admit(caller, scope)
             caller.check_may_predict(name)
             call.body = await read_body(
-                headers, receive, max_bytes=self._max_body_bytes, seconds=self._body_seconds
+                headers,
+                receive,
+                self._room,
+                max_bytes=self._max_body_bytes,
+                seconds=self._body_seconds,
             )
+        except (BodyTooLarge, BodyTimeout, Forbidden, TooManyRequests) as error:
+            return await self._recorder.refuse(call, error, version)
+        # Only now: a client that sends slowly keeps nobody waiting.
+        began = time.perf_counter()
+        number = self._admission.enter()
+        try:
+            return await self._predict(call, headers, caller, predictor)
+        finally:
+            self._admission.leave(number, began, time.perf_counter())
+            self._room.give_back(len(call.body))
+
+    async def _predict(
+        self,
+        call: Call,
+        headers: list[tuple[bytes, bytes]],
+        caller: Caller,
+        predictor: Predictor | None,
+    ) -> Answer:
+        try:
             if predictor is None:
-                raise NotFound(f"There is no model {name[:100]!r}; GET /models lists them.")
+                raise NotFound(f"There is no model {call.model[:100]!r}; GET /models lists them.")
             check_coding(headers)
             call.form = form_of(call.content_type, header(headers, b"accept"))
-            predict = partial(self._predict, predictor)
+            predict = partial(predict_logged, predictor)
             key = idempotency_key(headers)
             if key is None:
                 return await predict(call)
             test = caller.grant is not None and caller.grant.test
             return await self._idempotent.answer(call, key, test=test, predict=predict)
         except (
-            BodyTooLarge,
-            BodyTimeout,
-            Forbidden,
             IdempotencyKeyReused,
             InvalidIdempotencyKey,
             NotAcceptable,
             NotFound,
-            TooManyRequests,
             UnsupportedMediaType,
         ) as error:
+            version = predictor.model_version_id if predictor else None
             return await self._recorder.refuse(call, error, version)
-
-    async def _predict(self, predictor: Predictor, call: Call) -> Answer:
-        # Not before the body is there: who sends it slowly must not keep others out.
-        number, began = self._admission.enter(), time.perf_counter()
-        try:
-            return await predict_logged(predictor, call)
-        finally:
-            self._admission.leave(number, began, time.perf_counter())
 
     async def _admit(self, caller: Caller, scope: Scope) -> None:
         limits = self._call_limits.of(caller)

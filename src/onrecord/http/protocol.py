@@ -67,7 +67,7 @@ class HttpProtocol(HttpToolsProtocol):
             self._refuse(Unavailable("The server has too many connections.", retry_after=1))
             return
         self._idle_since = self.loop.time()
-        self._look_again_in(self.timeout_keep_alive)
+        self._look_again_in(min(self.timeout_keep_alive, self._limits.head_seconds))
 
     def data_received(self, data: bytes) -> None:
         """Read what has come."""

@@ -37,8 +37,8 @@ class Admission:
     """The calls that one worker has in hand; to be used on one event loop.
 
     `seconds_per_row` is what the model takes for a row alone. Calls may wait for one another for
-    `max_wait_seconds`; by default three times as long as a call takes that finds few others, 10 ms
-    at least. Times are of one clock, in seconds.
+    `max_wait_seconds`; by default two and a half times as long as a call takes that finds few
+    others, 10 ms at least. Times are of one clock, in seconds.
     """
 
     def __init__(self, seconds_per_row: float, *, max_wait_seconds: float | None = None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -27,6 +28,12 @@ CHEAP_SECONDS = 300e-6
 _INLINE_ROWS = 16
 _BATCH_ROWS = 1024
 
+_PACED_ROWS = 64
+"""Batches of fewer rows do not tell what a row costs among many."""
+
+_WAIT_IN_ANSWERS = 3
+"""How many times what its own rows take a call may wait for the rows before it."""
+
 
 @dataclass(eq=False, slots=True)
 class _Waiting:
@@ -39,12 +46,18 @@ class Runner:
 
     A cheap model answers small calls on the loop. All else waits for the model's one thread, which
     takes what has gathered while it was busy as its next batch; there is no delay to wait for more.
-    At most `max_waiting_rows` wait; beyond them calls are refused, as is one that has waited for
+    At most `max_waiting_rows` wait, and no more than are answered in `max_wait_seconds` or in three
+    times what the next call takes; beyond them calls are refused, as is one that has waited for
     `deadline_seconds`.
     """
 
     def __init__(
-        self, model: Model, *, max_waiting_rows: int = 20_000, deadline_seconds: float = 30.0
+        self,
+        model: Model,
+        *,
+        max_waiting_rows: int = 20_000,
+        max_wait_seconds: float = 1.0,
+        deadline_seconds: float = 30.0,
     ) -> None:
         self._runtime = model.runtime
         # A graph that may need its original says so first: the original can be slow.
@@ -56,9 +69,11 @@ class Runner:
         self._predict_table: Callable[[Any], Outputs] = partial(predict_table, model.runtime)
         self._cheap = model.seconds_per_row < CHEAP_SECONDS
         self._max_waiting_rows = max_waiting_rows
+        self._max_wait_seconds = max_wait_seconds
         self._deadline_seconds = deadline_seconds
         self._waiting: deque[_Waiting] = deque()
         self._waiting_rows = 0
+        self._seconds_per_row = 0.0
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="model")
         self._drain: asyncio.Task[None] | None = None
 
@@ -72,7 +87,9 @@ class Runner:
             outputs = self._guarded(self._attempt, rows)
             if outputs is not None:
                 return outputs
-        if self._waiting_rows and self._waiting_rows + len(rows) > self._max_waiting_rows:
+        if self._waiting_rows and (
+            self._waiting_rows + len(rows) > self._max_waiting_rows or self._is_long(len(rows))
+        ):
             raise Unavailable("Too many rows wait for the model already.", retry_after=1)
         loop = asyncio.get_running_loop()
         call = _Waiting(rows, loop.create_future())
@@ -88,6 +105,12 @@ class Runner:
                 f"The model did not answer within {self._deadline_seconds:g} seconds.",
                 retry_after=1,
             ) from None
+
+    def _is_long(self, rows: int) -> bool:
+        """Whether so many more rows would wait too long for those that wait already."""
+        own = rows * self._seconds_per_row
+        bound = max(self._max_wait_seconds, _WAIT_IN_ANSWERS * own)
+        return self._waiting_rows * self._seconds_per_row > bound
 
     def predict_at_once(self, rows: Sequence[Row]) -> Outputs | None:
         """Return the answers to the rows of several small calls, where the model is cheap.
@@ -145,6 +168,14 @@ class Runner:
 
     def _answer(self, batch: Sequence[_Waiting]) -> list[Outputs | CallError]:
         """Return each call's answer or error; runs in the thread."""
+        began = time.perf_counter()
+        answers = self._answer_all(batch)
+        rows = sum(len(call.rows) for call in batch)
+        if rows >= _PACED_ROWS:
+            self._seconds_per_row = (time.perf_counter() - began) / rows
+        return answers
+
+    def _answer_all(self, batch: Sequence[_Waiting]) -> list[Outputs | CallError]:
         if len(batch) > 1:
             try:
                 together = self._run([row for call in batch for row in call.rows])
