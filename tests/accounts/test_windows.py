@@ -19,9 +19,10 @@ from pathlib import Path
 from onrecord.accounts.rates import parse_rate
 from onrecord.accounts.windows import Windows
 
-windows, rate, accepted = Windows(Path(sys.argv[1])), parse_rate("1000/day"), 0
-sys.stdin.read()
-for _ in range(1000):
+windows, rate, accepted = Windows(Path(sys.argv[1])), parse_rate("4000/day"), 0
+print("ready", flush=True)
+sys.stdin.readline()
+for _ in range(3000):
     with windows:
         window = windows.read(b"0123456789abcdef", rate)
         if not window.full:
@@ -82,9 +83,14 @@ def test_processes_that_count_at_once_let_through_exactly_as_many_as_may_be(
     command = [sys.executable, "-c", COUNTER, str(tmp_path / "rates")]
     pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     workers = [subprocess.Popen(command, **pipes) for _ in range(3)]
+    for worker in workers:
+        worker.stdout.readline()
+    for worker in workers:
+        worker.stdin.write(b"go\n")
+        worker.stdin.flush()
     counts = [int(worker.communicate()[0]) for worker in workers]
 
-    assert sum(counts) == 1000
+    assert sum(counts) == 4000
 
 
 def test_made_up_keys_do_not_make_one_forgotten_that_counts_many(clock: Any) -> None:

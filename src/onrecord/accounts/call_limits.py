@@ -13,7 +13,7 @@ from onrecord.accounts.day_counts import Day, DayCounts
 from onrecord.accounts.rates import Rate
 from onrecord.accounts.shared_slots import slot_key
 from onrecord.accounts.windows import Window, Windows
-from onrecord.errors import TooManyRequests
+from onrecord.errors import TooManyRequests, Unavailable
 from onrecord.record.database import Database
 from onrecord.record.usage import Consumer
 
@@ -21,6 +21,8 @@ __all__ = ["Admission", "CallLimits", "Limits", "Policy", "Remaining"]
 
 _DAY_SECONDS = 24 * 60 * 60
 _MAX_REMEMBERED = 10_000
+# Midnight can pass during one reading, and another be too slow to go by.
+_MAX_READINGS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,14 +131,17 @@ class CallLimits:
     async def admit(self, limits: Limits) -> Admission:
         """Count one call where it is within all limits.
 
-        Raises Unavailable where the database cannot tell how many there were today.
+        Raises Unavailable where the database cannot tell, in time, how many there were today.
         """
-        while (admission := self.admit_at_once(limits)) is None:
+        for _ in range(_MAX_READINGS):
+            admission = self.admit_at_once(limits)
+            if admission is not None:
+                return admission
             with self._days as counts:
                 unread = [quota for quota in limits.quotas if counts.today(quota.key) is None]
             for quota in unread:
                 await self._days.read(quota.consumer)
-        return admission
+        raise Unavailable("The calls of today cannot be counted now.", retry_after=1)
 
     def _decide(self, limits: Limits, rates: Sequence[Window], days: Sequence[Day]) -> Admission:
         full = [window.full for window in rates]

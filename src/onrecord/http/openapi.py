@@ -26,6 +26,7 @@ _PROBLEM: dict[str, Any] = {
         "detail": {"type": "string"},
         "code": {"type": "string"},
         "request_id": {"type": "string"},
+        "violated-policies": {"type": "array", "items": {"type": "string"}},
         "errors": {
             "type": "array",
             "items": {
@@ -57,9 +58,19 @@ _MEANING = {
     413: "The body is too large",
     415: "The media type is not read here",
     422: "The model has no answer to this input, or the idempotency key came with another one",
-    429: "Too many requests",
+    429: "A rate or a quota is used up; `violated-policies` names it",
     500: "The model or the server failed",
     503: "Not now: nothing was predicted; try again",
+}
+_LIMIT_HEADERS = {
+    "RateLimit-Policy": {
+        "schema": {"type": "string"},
+        "description": 'What limits the caller, as `"rate";q=100;w=60`; only where anything does.',
+    },
+    "RateLimit": {
+        "schema": {"type": "string"},
+        "description": 'What the limits leave, as `"rate";r=12;t=30`.',
+    },
 }
 _OAUTH = {"/token": "Not signed in", "/revoke": "Not a request that can be read"}
 _TAGS = ("accounts", "prediction", "record", "models", "health")
@@ -165,8 +176,11 @@ def _predict_operation(model: Model, address: str, max_rows: int) -> dict[str, A
         }
     }
     responses |= {str(status): _problem(status) for status in _PREDICT_STATUSES}
-    for status in _REPLAYED_STATUSES:
-        responses[status]["headers"] = _REPLAYED
+    for code in _REPLAYED_STATUSES:
+        responses[code]["headers"] = _REPLAYED
+    for status, response in responses.items():
+        if status != "401":
+            response["headers"] = {**response.get("headers", {}), **_LIMIT_HEADERS}
     where = " (the default model)" if address == "/predict" else ""
     return {
         "tags": ["prediction"],
