@@ -15,6 +15,7 @@ class Worker:
         self.refused = 0
         self.waits: list[float] = []
         self._queue: deque[tuple[int, float]] = deque()
+        self._done: deque[float] = deque()
         self._free_at = 0.0
 
     def run(self, rate: float, seconds: float) -> None:
@@ -25,18 +26,23 @@ class Worker:
             self._answer_until(self.now)
             self.come()
 
+    def wait(self, seconds: float) -> None:
+        """Have no call come for so long."""
+        self.now += seconds
+        self._answer_until(self.now)
+
     def come(self) -> None:
         if self.admission.full(self.now):
             self.refused += 1
             return
         self._free_at = max(self._free_at, self.now) + self.seconds
         self._queue.append((self.admission.enter(), self.now))
-        self._done = [*getattr(self, "_done", []), self._free_at]
+        self._done.append(self._free_at)
 
     def _answer_until(self, now: float) -> None:
         while self._queue and self._done[0] <= now:
             number, began = self._queue.popleft()
-            done = self._done.pop(0)
+            done = self._done.popleft()
             self.waits.append(done - began)
             self.admission.leave(number, began, done)
 
@@ -69,6 +75,20 @@ def test_a_burst_is_let_in_and_a_standing_queue_is_not() -> None:
     assert worker.refused == 0
     worker.run(rate=500, seconds=1)
     assert worker.refused > 300
+
+
+def test_a_burst_after_an_overload_that_is_over_is_a_burst_again() -> None:
+    worker = Worker(Admission(0.01), 0.01)
+    worker.run(rate=500, seconds=5)
+    worker.wait(5)
+    worker.refused = 0
+    for _ in range(4):
+        worker.come()
+    worker.wait(0.05)
+    for _ in range(40):
+        worker.come()
+
+    assert worker.refused == 0
 
 
 def test_calls_are_let_in_again_as_soon_as_the_overload_ends() -> None:

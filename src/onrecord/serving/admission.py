@@ -71,13 +71,8 @@ class Admission:
         """Whether a call that comes at `now` is to be refused."""
         if self._inside < self._limit:
             return False
-        interval = max(_INTERVAL_SECONDS, 3 * self._wait)
-        if now - self._full_at > interval:
-            self._full_since = now
-        self._full_at = now
-        if self._inside >= self._burst:
-            return True
-        return now - self._full_since > interval
+        self._note_full(now)
+        return self._inside >= self._burst or now - self._full_since > self._interval
 
     def enter(self) -> int:
         """Take a call in hand and return its number, for `leave`."""
@@ -89,7 +84,7 @@ class Admission:
     def leave(self, number: int, began: float, now: float) -> None:
         """Let go of a call, which was taken in hand at `began` and is answered."""
         if self._inside >= self._limit:
-            self._full_at = now
+            self._note_full(now)
         self._inside -= 1
         self._answered += 1
         # Those that came after it may have been answered together with it.
@@ -97,6 +92,15 @@ class Admission:
             self._alone += (now - began - self._alone) * _WEIGHT
         if now - self._window_began >= _WINDOW_SECONDS:
             self._adjust(now)
+
+    def _note_full(self, now: float) -> None:
+        if now - self._full_at > self._interval:
+            self._full_since = now
+        self._full_at = now
+
+    @property
+    def _interval(self) -> float:
+        return max(_INTERVAL_SECONDS, 3 * self._wait)
 
     @property
     def _wait(self) -> float:
