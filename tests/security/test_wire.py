@@ -11,7 +11,6 @@ import contextlib
 import json
 import socket
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ import httpx2
 import pytest
 import uvicorn
 
-from live import GOOD_ROW, Server, linear_model_dir, live_server
+from live import GOOD_ROW, Server
 from onrecord.http import protocol
 from onrecord.http.limits import LIMITS_KEY, Limits
 from wire import Wire, request_bytes
@@ -28,18 +27,6 @@ HEAD_LIMIT = 64 * 1024
 SMUGGLED = b"GET /smuggled HTTP/1.1\r\nHost: onrecord\r\n\r\n"
 BODY = json.dumps(GOOD_ROW).encode()
 CHUNKED = b"%x\r\n%b\r\n0\r\n\r\n" % (len(BODY), BODY)
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    home = tmp_path_factory.mktemp("wire")
-    with live_server(linear_model_dir(home / "risk"), home / "data") as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def token(server: Server) -> str:
-    return server.register("ada")
 
 
 def call(token: str, *lines: bytes, body: bytes = BODY, length: bool = True) -> bytes:
@@ -324,10 +311,10 @@ def test_no_caller_forges_a_line_of_the_log(server: Server, token: str) -> None:
         wire.socket.sendall(f"GET /marked{forged} HTTP/1.1\r\nHost: onrecord\r\n\r\n".encode())
         wire.answer()
         wire.ask(call(token, b"X-Request-ID: marked\x85{}"))
-    text = (server.data_dir.parent / "data.log").read_bytes()
+    text = (server.data_dir.parent / f"{server.data_dir.name}.log").read_bytes()
     deadline = time.monotonic() + 10
     while b"/marked" not in text and time.monotonic() < deadline:
-        text = (server.data_dir.parent / "data.log").read_bytes()
+        text = (server.data_dir.parent / f"{server.data_dir.name}.log").read_bytes()
 
     lines = [json.loads(line) for line in text.splitlines() if line.startswith(b"{")]
     assert any(str(line.get("path", "")).startswith("/marked\n{") for line in lines)

@@ -15,6 +15,7 @@ from rich.table import Table
 from onrecord.accounts.caller import Role
 from onrecord.accounts.keys import KeyRing
 from onrecord.app import Parts, build_accounts
+from onrecord.cli.terminal import cell
 from onrecord.errors import NotFound, SettingsError
 from onrecord.record import users
 from onrecord.record.database import Database
@@ -118,7 +119,7 @@ def list_users(
                 if as_json:
                     names = ("id", "username", "email", "role", "state")
                     typer.echo(json.dumps(dict(zip(names, cells, strict=True))))
-                table.add_row(*cells)
+                table.add_row(*map(cell, cells))
     if not as_json:
         Console().print(table)
 

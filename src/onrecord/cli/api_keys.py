@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from onrecord.cli.admin import DatabaseOption, open_database, user_id_of, with_parts
+from onrecord.cli.terminal import cell
 from onrecord.record import api_keys
 from onrecord.record.api_keys import ApiKey
 
@@ -98,7 +99,7 @@ def list_keys(
                 cells = _cells(key)
                 if as_json:
                     typer.echo(json.dumps(dict(zip(names, cells, strict=True))))
-                table.add_row(*cells)
+                table.add_row(*map(cell, cells))
     if not as_json:
         Console().print(table)
 

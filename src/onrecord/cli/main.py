@@ -12,6 +12,7 @@ import typer
 
 import onrecord
 from onrecord.cli import admin, api_keys, bulk, models, record, seal, serve, spool
+from onrecord.cli.terminal import shown
 from onrecord.errors import CallError, OnrecordError
 
 __all__ = ["main"]
@@ -65,6 +66,6 @@ def main() -> None:
         _build()()
     except CallError as error:
         lines = [error.detail, *(f"{fault.pointer}: {fault.detail}" for fault in error.faults)]
-        sys.exit("onrecord: " + "\n  ".join(lines))
+        sys.exit(shown("onrecord: " + "\n  ".join(lines)))
     except OnrecordError as error:
-        sys.exit(f"onrecord: {error}")
+        sys.exit(shown(f"onrecord: {error}"))

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from onrecord.app import load_trust
+from onrecord.cli.terminal import shown
 from onrecord.errors import SettingsError
 from onrecord.serving.artifact import load_model, read_model_file
 from onrecord.serving.formats import types_to_trust
@@ -61,7 +62,7 @@ def trust(
             return
         typer.echo(f"{file.path} holds these types beyond skops' own list:")
         for name in types:
-            typer.echo(f"  {name}")
+            typer.echo(f"  {shown(name)}".replace("\n", " "))
     elif file.format in {"pickle", "joblib"}:
         typer.echo(f"{file.path} runs code when it is loaded. SHA-256: {file.sha256}")
     else:
@@ -85,7 +86,8 @@ def check(
 ) -> None:
     """Load a model directory as `serve` would, and say what would serve it."""
     model = load_model(directory, trust=load_trust(load_settings()), name=None, compile=compile)
-    typer.echo(f"{model.name} {model.version}: {model.format}, {len(model.schema.columns)} columns")
+    version, width = shown(model.version), len(model.schema.columns)
+    typer.echo(f"{model.name} {version}: {model.format}, {width} columns")
     typer.echo(f"  sha256   {model.sha256}")
     typer.echo(f"  runtime  {model.runtime.name}: {model.runtime_reason}")
     typer.echo(f"  one row  {model.seconds_per_row * 1e6:.0f} us")

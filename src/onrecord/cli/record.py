@@ -12,9 +12,9 @@ import typer
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TimeElapsedColumn
 from rich.table import Column, Table
-from rich.text import Text
 
 from onrecord.cli.admin import DatabaseOption, open_database
+from onrecord.cli.terminal import cell
 from onrecord.errors import NotFound
 from onrecord.record import reader, users
 from onrecord.record.database import Database
@@ -90,7 +90,7 @@ def log(
             _body(entry.input, entry.content_type),
             _body(entry.output, entry.output_content_type),
         )
-        table.add_row(*map(_cell, cells))
+        table.add_row(*(cell(_cut(text)) for text in cells))
     Console().print(table)
 
 
@@ -102,10 +102,8 @@ def _body(content: bytes | None, content_type: str | None) -> str:
     return content.decode(errors="replace")
 
 
-def _cell(text: str) -> Text:
-    """Return what callers sent as plain text: no markup, and no escape codes for the terminal."""
-    short = text if len(text) <= 60 else text[:57] + "..."  # noqa: PLR2004 - a cell's width
-    return Text("".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in short))
+def _cut(text: str) -> str:
+    return text if len(text) <= 60 else text[:57] + "..."  # noqa: PLR2004 - a cell's width
 
 
 def export_record(

@@ -16,6 +16,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from onrecord.app import create_app, writer_process
+from onrecord.cli.terminal import shown
 from onrecord.errors import OnrecordError, SettingsError
 from onrecord.http.limits import allow_open_files
 from onrecord.http.protocol import HttpProtocol
@@ -145,7 +146,7 @@ def _try_to_start() -> None:
     try:
         create_app(settings)
     except OnrecordError as error:
-        sys.exit(f"onrecord: {error}")
+        sys.exit(shown(f"onrecord: {error}"))
 
 
 def worker_app() -> ASGIApp:
