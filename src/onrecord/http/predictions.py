@@ -55,7 +55,8 @@ class RecordedPrediction(BaseModel):
     `api_key_id` names the API key that made the call, null where a signed-in user did, and `test`
     tells whether that was a test key. `input` and `output` are JSON where the bytes are JSON, else
     text, or `{"content_type": ..., "base64": ...}` where they are neither; null where nothing was
-    read. `output_content_type` is null where the answer is JSON.
+    read. `output_content_type` is null where the answer is JSON. Where input and output were erased
+    both are null, and `erased_at` and `erasure_id` say when and by which erasure.
     """
 
     id: str
@@ -75,6 +76,8 @@ class RecordedPrediction(BaseModel):
     responded_at: datetime
     api_key_id: str | None
     test: bool
+    erased_at: datetime | None
+    erasure_id: str | None
 
 
 class PredictionPage(BaseModel):
@@ -118,6 +121,8 @@ def _shown(entry: reader.Entry) -> RecordedPrediction:
         responded_at=entry.responded_at,
         api_key_id=entry.api_key_id,
         test=entry.test,
+        erased_at=entry.erased_at,
+        erasure_id=entry.erasure_id,
     )
 
 
@@ -238,7 +243,7 @@ def _is_open_to(caller: Caller, entry: reader.Entry) -> bool:
 
 
 def _has_row(entry: reader.Entry, row: int) -> bool:
-    if row == 0:
+    if row == 0 or entry.output is None:  # nobody knows how many rows an erased call had
         return True
     if entry.output_content_type is not None:
         return row < answer_rows(entry.output, entry.output_content_type)
