@@ -71,7 +71,8 @@ def verify(
 ) -> None:
     """Check the record against its signed heads: nothing changed, removed, reordered or cut.
 
-    Lists what was erased, when, by whom and why. Exits with 1 and names the first row that is not as it was sealed.
+    Lists what was erased, when, by whom and why. Exits with 1 and names the first row that is not
+    as it was sealed.
     """
     settings = load_settings(database=database)
     file = heads or settings.heads_path

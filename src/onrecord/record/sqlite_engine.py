@@ -108,6 +108,8 @@ def _set_up(connection: Any) -> None:
         )
     cursor.execute("PRAGMA synchronous=FULL")
     cursor.execute("PRAGMA foreign_keys=ON")
+    # What moves to another page leaves no copy behind, or an erasure would miss that one.
+    cursor.execute("PRAGMA secure_delete=FAST")
     if cursor.execute("PRAGMA synchronous").fetchone()[0] != _SYNCHRONOUS_FULL:
         raise DatabaseError("SQLite refuses synchronous=FULL, so no commit would be durable.")
     cursor.close()
@@ -141,7 +143,10 @@ def move_log(engine: Engine, path: Path) -> None:
 
 
 def erase_securely(connection: Connection) -> None:
-    """Have what a connection deletes from now on overwritten with zeros in the file."""
+    """Have all that a connection deletes from now on overwritten with zeros in the file.
+
+    Other connections do that on the pages only that they write anyway.
+    """
     connection.exec_driver_sql("PRAGMA secure_delete = ON")
 
 
