@@ -56,7 +56,7 @@ def measure(options: argparse.Namespace, home: Path) -> None:
     print(f"{record.made} calls; sealed: {rates(record.made, sealing)}", flush=True)
 
     def verified() -> Verified:
-        return verify(database, signed_heads(heads.lines(), key.public))
+        return verify(database, signed_heads(heads.lines(), key.public), key.public)
 
     results: list[Verified] = []
     took = timed(lambda: results.append(verified()))

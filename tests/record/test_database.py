@@ -239,6 +239,6 @@ def test_every_postgresql_connection_commits_durably(postgres_url: str) -> None:
 
 
 def test_an_sqlite_that_can_corrupt_a_shared_file_is_refused() -> None:
-    require_version((3, 51, 3))
+    require_version((3, 53, 0))
     with pytest.raises(DatabaseError, match=r"3\.40\.1"):
         require_version((3, 40, 1))

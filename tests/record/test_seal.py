@@ -21,7 +21,7 @@ from onrecord.record.database import Database
 from onrecord.record.heads_file import HeadsFile
 from onrecord.record.merkle import Frontier
 from onrecord.record.seal import Sealer, newest_head, unsealed
-from onrecord.record.verify import signed_heads, verify
+from onrecord.record.verify import Verified, signed_heads, verify
 
 MakeCall = Callable[..., RecordedCall]
 
@@ -61,6 +61,14 @@ def filed(heads: HeadsFile, key: SigningKey) -> Callable[[], list[Head]]:
     return lambda: signed_heads(heads.lines(), key.public)
 
 
+@pytest.fixture
+def verified(
+    database: Database, key: SigningKey, filed: Callable[[], list[Head]]
+) -> Callable[[], Verified]:
+    """Return what verifies the record under the heads that are in the file."""
+    return lambda: verify(database, filed(), key.public)
+
+
 def test_nothing_on_record_is_nothing_to_sign(sealer: Sealer, heads: HeadsFile) -> None:
     assert sealer.seal() is None
     assert heads.lines() == []
@@ -68,11 +76,11 @@ def test_nothing_on_record_is_nothing_to_sign(sealer: Sealer, heads: HeadsFile) 
 
 @pytest.mark.parametrize("sizes", [[1], [255, 1, 1], [3, 600, 300, 1], [256, 256]])
 def test_each_head_is_over_all_that_was_on_record(
-    database: Database,
     sealer: Sealer,
     save: Callable[[int], list[str]],
     sizes: list[int],
     filed: Callable[[], list[Head]],
+    verified: Callable[[], Verified],
 ) -> None:
     for number, size in enumerate(sizes, 1):
         save(size)
@@ -84,7 +92,7 @@ def test_each_head_is_over_all_that_was_on_record(
     assert [head.size for head in filed()] == [
         sum(sizes[:number]) for number in range(1, len(sizes) + 1)
     ]
-    found = verify(database, filed())
+    found = verified()
     assert (found.rows, found.heads, found.unsealed) == (sum(sizes), len(sizes), 0)
     assert found.fault is None
 
@@ -102,10 +110,10 @@ def test_sealing_again_signs_nothing_new(
 
 def test_a_large_backlog_is_sealed_in_parts(
     monkeypatch: pytest.MonkeyPatch,
-    database: Database,
     sealer: Sealer,
     save: Callable[[int], list[str]],
     filed: Callable[[], list[Head]],
+    verified: Callable[[], Verified],
 ) -> None:
     monkeypatch.setattr("onrecord.record.seal._LEAVES_AT_ONCE", 300)
     save(1000)
@@ -113,7 +121,7 @@ def test_a_large_backlog_is_sealed_in_parts(
     sealer.seal()
 
     assert [head.size for head in filed()] == [300, 600, 900, 1000]
-    assert verify(database, filed()).fault is None
+    assert verified().fault is None
 
 
 def test_what_is_not_yet_sealed_is_counted(
@@ -170,14 +178,18 @@ def test_two_sealers_at_once_make_one_tree(
     assert head is not None
     assert head.size == 1200
     for file in files:
-        found = verify(database, signed_heads(file.lines(), key.public))
+        found = verify(database, signed_heads(file.lines(), key.public), key.public)
         assert (found.fault, found.unsealed) == (None, 0)
     for other in others:
         other.close()
 
 
 def test_several_writers_at_once_leave_no_row_out(
-    database: Database, sealer: Sealer, make_call: MakeCall, filed: Callable[[], list[Head]]
+    database: Database,
+    sealer: Sealer,
+    make_call: MakeCall,
+    filed: Callable[[], list[Head]],
+    verified: Callable[[], Verified],
 ) -> None:
     def write() -> None:
         connection = database.raw_connection()
@@ -195,7 +207,7 @@ def test_several_writers_at_once_leave_no_row_out(
 
     assert head is not None
     assert head.size == 4 * 8 * 204
-    found = verify(database, filed())
+    found = verified()
     assert (found.fault, found.unsealed) == (None, 0)
 
 
@@ -246,11 +258,11 @@ def test_a_head_that_a_crash_kept_from_the_file_is_put_there_later(
 
 
 def test_a_half_written_line_is_no_head_and_spoils_none(
-    database: Database,
     sealer: Sealer,
     heads: HeadsFile,
     save: Callable[[int], list[str]],
     filed: Callable[[], list[Head]],
+    verified: Callable[[], Verified],
 ) -> None:
     save(3)
     sealer.seal()
@@ -262,7 +274,7 @@ def test_a_half_written_line_is_no_head_and_spoils_none(
 
     assert [line.note is None for line in heads.lines()] == [False, True, False]
     assert [head.size for head in filed()] == [3, 5]
-    assert verify(database, filed()).fault is None
+    assert verified().fault is None
 
 
 def test_a_database_behind_the_heads_file_is_not_sealed(

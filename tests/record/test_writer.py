@@ -299,7 +299,8 @@ async def test_two_processes_that_have_the_same_keys_do_not_wait_for_each_other(
     database: Database, process: WriterProcess, make_call: MakeCall
 ) -> None:
     keys = [f"key-{number}" for number in range(128)]
-    with WriterProcess(database.engine.url.render_as_string(hide_password=False)) as other:
+    url = database.engine.url.render_as_string(hide_password=False)
+    with WriterProcess(WriterOrder(url)) as other:
         writers = [Writer(), Writer()]
         for writer, address in zip(writers, (process.address, other.address), strict=True):
             await writer.start(address)

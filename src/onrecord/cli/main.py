@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 import onrecord
-from onrecord.cli import admin, api_keys, bulk, models, record, seal, serve, spool
+from onrecord.cli import admin, api_keys, bulk, erase, models, record, seal, serve, spool
 from onrecord.cli.terminal import shown
 from onrecord.errors import CallError, OnrecordError
 
@@ -50,6 +50,7 @@ def _build() -> typer.Typer:
     cli.command("log")(record.log)
     cli.command("export")(record.export_record)
     cli.command("verify")(seal.verify)
+    cli.command("erase")(erase.erase)
     cli.command("config")(admin.config)
     cli.add_typer(admin.users_app, name="users")
     cli.add_typer(api_keys.api_keys_app, name="api-keys")

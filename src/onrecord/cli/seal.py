@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from onrecord.cli.admin import DatabaseOption, open_database
+from onrecord.cli.erase import told
 from onrecord.cli.progress import rows_progress
 from onrecord.errors import SealError
 from onrecord.record.checkpoint import PublicKey, SigningKey
@@ -70,12 +71,14 @@ def verify(
 ) -> None:
     """Check the record against its signed heads: nothing changed, removed, reordered or cut.
 
-    Exits with 1 and names the first row that is not as it was sealed.
+    Lists what was erased, when, by whom and why. Exits with 1 and names the first row that is not
+    as it was sealed.
     """
     settings = load_settings(database=database)
     file = heads or settings.heads_path
     lines = HeadsFile(file).lines()
-    signed = signed_heads(lines, _trusted_key(public_key, settings.seal_key_file))
+    trusted = _trusted_key(public_key, settings.seal_key_file)
+    signed = signed_heads(lines, trusted)
     torn = sum(line.note is None for line in lines)
     if torn:
         typer.echo(f"{file}: {torn} lines are not whole and count for nothing", err=True)
@@ -84,7 +87,7 @@ def verify(
         opened.check()
         with rows_progress() as progress:
             bar = progress.add_task("rows", total=signed[-1].size)
-            found = verify_record(opened, signed, lambda rows: progress.advance(bar, rows))
+            found = verify_record(opened, signed, trusted, lambda rows: progress.advance(bar, rows))
     finally:
         opened.close()
     _tell(found)
@@ -112,6 +115,10 @@ def _tell(found: Verified) -> None:
             f"newest of {utc_text(head.signed_at)}\n"
             f"not yet under a head: {found.unsealed} rows"
         )
+        for act in found.erasures:
+            typer.echo(f"erased: {told(act)}")
+        for act in found.unsealed_erasures:
+            typer.echo(f"erased, not yet under a head: {told(act)}")
         return
     fault = found.fault
     row = "a row" if fault.seq is None else f"row {fault.seq}"

@@ -135,6 +135,10 @@ class IdempotentAnswers:
         entry = await self._database.run(read)
         if entry is None:
             return None
+        if entry.output is None:
+            raise IdempotencyKeyReused(
+                "The call of this Idempotency-Key was erased, and its answer with it. Send a new key."
+            )
         if (test, *_asked(call)) != (entry.test, entry.model, entry.content_type, entry.input):
             raise _reused()
         if entry.status >= _FIRST_REFUSAL:

@@ -56,7 +56,8 @@ class RecordedPrediction(BaseModel):
     tells whether that was a test key. `idempotency_key` is the key that the call holds. `input` and
     `output` are JSON where the bytes are JSON, else text, or
     `{"content_type": ..., "base64": ...}` where they are neither; null where nothing was read.
-    `output_content_type` is null where the answer is JSON.
+    `output_content_type` is null where the answer is JSON. Where input and output were erased both
+    are null, and `erased_at` and `erasure_id` say when and by which erasure.
     """
 
     id: str
@@ -77,6 +78,8 @@ class RecordedPrediction(BaseModel):
     api_key_id: str | None
     test: bool
     idempotency_key: str | None
+    erased_at: datetime | None
+    erasure_id: str | None
 
 
 class PredictionPage(BaseModel):
@@ -121,6 +124,8 @@ def _shown(entry: reader.Entry) -> RecordedPrediction:
         api_key_id=entry.api_key_id,
         test=entry.test,
         idempotency_key=entry.idempotency_key,
+        erased_at=entry.erased_at,
+        erasure_id=entry.erasure_id,
     )
 
 
@@ -241,7 +246,7 @@ def _is_open_to(caller: Caller, entry: reader.Entry) -> bool:
 
 
 def _has_row(entry: reader.Entry, row: int) -> bool:
-    if row == 0:
+    if row == 0 or entry.output is None:  # nobody knows how many rows an erased call had
         return True
     if entry.output_content_type is not None:
         return row < answer_rows(entry.output, entry.output_content_type)

@@ -77,6 +77,14 @@ class PublicKey:
         """The four bytes by which a signature names its key."""
         return sha256(self.name.encode() + b"\n" + _ED25519 + self.raw).digest()[:4]
 
+    def has_signed(self, message: bytes, signature: bytes) -> bool:
+        """Tell whether a signature is this key's under a message."""
+        try:
+            Ed25519PublicKey.from_public_bytes(self.raw).verify(signature, message)
+        except InvalidSignature:
+            return False
+        return True
+
     def __str__(self) -> str:
         data = base64.b64encode(_ED25519 + self.raw).decode()
         return f"{self.name}+{self.id.hex()}+{data}"
@@ -141,8 +149,12 @@ class SigningKey:
         """Return a new head of the record's tree, and its note."""
         head = Head(self.public.name, size, root, datetime.now(UTC))
         text = head.text()
-        signature = base64.b64encode(self.public.id + self._key.sign(text.encode())).decode()
+        signature = base64.b64encode(self.public.id + self.signature(text.encode())).decode()
         return head, f"{text}\n{_DASH}{self.public.name} {signature}\n"
+
+    def signature(self, message: bytes) -> bytes:
+        """Return the key's signature under a message, which must not read as another kind's."""
+        return self._key.sign(message)
 
 
 def open_note(note: str, key: PublicKey) -> Head:
@@ -156,10 +168,8 @@ def open_note(note: str, key: PublicKey) -> Head:
         except binascii.Error:
             continue
         if line.startswith(_DASH) and name == key.name and signature[:4] == key.id:
-            try:
-                Ed25519PublicKey.from_public_bytes(key.raw).verify(signature[4:], text.encode())
-            except InvalidSignature:
-                raise SealError("the signature does not fit the head") from None
+            if not key.has_signed(text.encode(), signature[4:]):
+                raise SealError("the signature does not fit the head")
             return _parse_head(text)
     raise SealError(f"the head is not signed by {key.name}+{key.id.hex()}")
 

@@ -11,9 +11,9 @@ from sqlalchemy import Connection, exc, func, select, text
 
 from onrecord.errors import Unavailable
 from onrecord.record.database import Database
-from onrecord.record.tables import requests
+from onrecord.record.tables import erasures, requests
 
-__all__ = ["HELD_BY_WRITERS", "complete_up_to"]
+__all__ = ["HELD_BY_WRITERS", "complete_up_to", "draw_seq"]
 
 _LOCK = 7165720260510
 
@@ -32,8 +32,25 @@ def complete_up_to(database: Database) -> int:
     with database.read() as connection:
         if database.dialect == "postgresql":
             _wait_for_writers(connection)
-        found = connection.execute(select(func.max(requests.c.seq))).scalar_one()
-    return int(found or 0)
+        newest = [
+            connection.execute(select(func.max(table.c.seq))).scalar_one()
+            for table in (requests, erasures)
+        ]
+    return max(seq or 0 for seq in newest)
+
+
+def draw_seq(connection: Connection) -> int:
+    """Return a `seq` that no other row has or will have, for a row that is no call.
+
+    The connection must be in a transaction for writing, which holds up no other writer in
+    PostgreSQL.
+    """
+    if connection.dialect.name == "postgresql":
+        connection.execute(text(f"SELECT {HELD_BY_WRITERS}"))
+        drawn = "SELECT nextval(pg_get_serial_sequence('requests', 'seq'))"
+    else:
+        drawn = "UPDATE sqlite_sequence SET seq = seq + 1 WHERE name = 'requests' RETURNING seq"
+    return int(connection.execute(text(drawn)).scalar_one())
 
 
 def _wait_for_writers(connection: Connection) -> None:

@@ -71,6 +71,18 @@ class Database:
             with connection.begin():
                 yield connection
 
+    def erase_securely(self, connection: Connection) -> None:
+        """Have what a transaction deletes be gone from the file, as far as the database can."""
+        if self.dialect == "sqlite":
+            sqlite_engine.erase_securely(connection)
+
+    def forget(self) -> bool:
+        """Rid the files of what was deleted; return whether no trace of it is left in them.
+
+        PostgreSQL does it itself, with its next vacuum, and is not waited for.
+        """
+        return self.dialect == "postgresql" or sqlite_engine.empty_log(self.engine)
+
     def raw_connection(self) -> PoolProxiedConnection:
         """Give a bare DBAPI connection, for the writer; its settings are those of the others."""
         return self.engine.raw_connection()

@@ -20,7 +20,7 @@ __all__ = ["Format", "export"]
 Format = Literal["csv", "jsonl", "parquet"]
 
 _PARQUET_ROWS = 1000
-_TIMES = ("received_at", "responded_at")
+_TIMES = ("received_at", "responded_at", "erased_at")
 _BYTES = ("input", "output")
 
 
@@ -82,7 +82,7 @@ def _as_text(entry: Entry) -> dict[str, Any]:
         if name in _BYTES:
             row[name], row[f"{name}_base64"] = _bytes_as_text(value)
         elif name in _TIMES:
-            row[name] = utc_text(value)
+            row[name] = None if value is None else utc_text(value)
         else:
             row[name] = list(value) if isinstance(value, tuple) else value
     return row

@@ -2,27 +2,36 @@
 
 The object is in the form of RFC 8785 (JCS): keys sorted, no white space, UTF-8. Input and output
 are in it as commitments, SHA-256 of the call's salt, a tag and the bytes: who has the bytes and the
-salt can check them, and without the salt they cannot be guessed at.
+salt can check them, and without the salt they cannot be guessed at. Of a payload that was erased
+the row keeps the commitments, so its leaf stays what it was.
 """
 
 from __future__ import annotations
 
 import contextlib
+import heapq
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
+from itertools import islice
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import msgspec
 from sqlalchemy import Connection
 
-__all__ = ["Leaves", "Row", "leaf_of", "read_leaves", "read_row"]
+from onrecord.record.erasures import Erasure, erasures_between
+
+__all__ = ["Leaves", "Row", "commitments", "leaf_of", "read_leaves", "read_row"]
 
 _FIRST_SEQ = -(1 << 63)
 _LAST_SEQ = (1 << 63) - 1
 
 # PostgreSQL would hand over a whole result at once, however large its bodies are.
 _FETCHED_AT_ONCE = 256
+
+_NO_ERASURE = 0
+_NOTHING_KEPT = [None, None, None]
 
 
 class _Leaf(msgspec.Struct, gc=False):
@@ -52,7 +61,10 @@ class _Leaf(msgspec.Struct, gc=False):
 
 
 class Row(NamedTuple):
-    """A call as it is read for its leaf; texts are those of the leaf, whatever the database."""
+    """A call as it is read for its leaf; texts are those of the leaf, whatever the database.
+
+    `erasure_seq` is the `seq` of the erasure that took the payload; the commitments are there then.
+    """
 
     api_key_id: str | None
     content_type: str | None
@@ -75,6 +87,9 @@ class Row(NamedTuple):
     salt: bytes | None
     input: bytes | None
     output: bytes | None
+    input_commitment: bytes | None
+    output_commitment: bytes | None
+    erasure_seq: int | None
 
 
 _SOURCE = {
@@ -121,27 +136,59 @@ _QUERIES = {
 
 @dataclass(frozen=True, slots=True)
 class Leaves:
-    """Consecutive calls: the hashes of their leaves, and which they are."""
+    """Consecutive leaves: their hashes, and which rows they are.
+
+    `erased` has, for each place whose call has no payload, the `seq` of the erasure that the row
+    names: 0 where it names none, or has a payload all the same. At the places in `erasures` stand
+    erasures.
+    """
 
     hashes: list[bytes]
     seqs: list[int]
     ids: list[str]
+    erased: dict[int, int] = field(default_factory=dict)
+    erasures: dict[int, Erasure] = field(default_factory=dict)
+
+    def take(self, others: Leaves) -> None:
+        """Add the leaves that follow these."""
+        start = len(self.seqs)
+        self.hashes.extend(others.hashes)
+        self.seqs.extend(others.seqs)
+        self.ids.extend(others.ids)
+        self.erased.update({start + place: seq for place, seq in others.erased.items()})
+        self.erasures.update({start + place: it for place, it in others.erasures.items()})
 
 
 def read_leaves(
     connection: Connection, *, after: int | None, limit: int, up_to: int = _LAST_SEQ
 ) -> Leaves:
-    """Return the leaves of at most `limit` calls in the order of `seq`.
+    """Return at most `limit` leaves, of calls and of erasures, in the order of `seq`.
 
     They are those after the seq `after` (None: from the first on) up to `up_to`.
     """
     found = Leaves([], [], [])
+    others = erasures_between(connection, after=after, up_to=up_to, limit=limit)
     with _rows(connection, after, up_to, limit) as rows:
-        for seq, request_id, data in _hashed(rows):
+        for seq, request_id, data, erasure in _in_order(_hashed(rows), others, limit):
+            if isinstance(erasure, Erasure):
+                found.erasures[len(found.seqs)] = erasure
+            elif erasure is not None:
+                found.erased[len(found.seqs)] = erasure
             found.hashes.append(sha256(data).digest())
             found.seqs.append(seq)
             found.ids.append(request_id)
     return found
+
+
+_Hashed = tuple[int, str, bytearray, int | Erasure | None]
+
+
+def _in_order(calls: Iterator[_Hashed], others: list[Erasure], limit: int) -> Iterator[_Hashed]:
+    """Return the leaves of calls with those of erasures among them, at most `limit`."""
+    if not others:
+        return calls
+    leaves = ((e.seq, e.id, bytearray(b"\0" + e.leaf()), e) for e in others)
+    return islice(heapq.merge(calls, leaves, key=itemgetter(0)), limit)
 
 
 def read_row(connection: Connection, seq: int) -> Row:
@@ -154,8 +201,16 @@ def read_row(connection: Connection, seq: int) -> Row:
 
 def leaf_of(row: Row) -> bytes:
     """Return a call's leaf: what is hashed, after a zero byte."""
-    ((_, _, data),) = _hashed([row])
+    ((_, _, data, _),) = _hashed([row])
     return bytes(data[1:])
+
+
+def commitments(row: Row) -> tuple[bytes | None, bytes | None]:
+    """Return the commitments to a call's input and output, which has its payload still."""
+    salt = row.salt or b""
+    asked = None if row.input is None else sha256(salt + b"input:" + row.input).digest()
+    said = None if row.output is None else sha256(salt + b"output:" + row.output).digest()
+    return asked, said
 
 
 @contextlib.contextmanager
@@ -177,8 +232,8 @@ def _rows(
         yield cursor
 
 
-def _hashed(rows: Iterable[tuple[Any, ...]]) -> Iterator[tuple[int, str, bytearray]]:
-    """Yield seq, id and what is hashed for each row: a zero byte and the leaf.
+def _hashed(rows: Iterable[tuple[Any, ...]]) -> Iterator[_Hashed]:
+    """Yield seq, id, what is hashed (a zero byte and the leaf) and the erasure's seq of each row.
 
     A verification walks through the whole record here, and every name and copy costs. All that is
     yielded is in one buffer, which the next row overwrites.
@@ -186,35 +241,35 @@ def _hashed(rows: Iterable[tuple[Any, ...]]) -> Iterator[tuple[int, str, bytearr
     write = msgspec.json.Encoder().encode_into
     leaf = _Leaf
     data = bytearray(1)
-    for (
-        k,
-        a,
-        b,
-        c,
-        d,
-        i,
-        key,
-        m,
-        ms,
-        mv,
-        oc,
-        ra,
-        rr,
-        ss,
-        seq,
-        st,
-        u,
-        x,
-        salt,
-        given,
-        answer,
-    ) in rows:
+    for row in rows:
+        k, a, b, c, d, i, key, m, ms, mv, oc, ra, rr, ss, seq, st, u, x, *payload = row
+        salt, given, answer, *kept = payload
+        held = msgspec.UNSET if key is None else key
         asked = None if given is None else sha256(salt + b"input:" + given).hexdigest()
         said = None if answer is None else sha256(salt + b"output:" + answer).hexdigest()
-        held = msgspec.UNSET if key is None else key
+        erasure = None
+        if answer is None or kept != _NOTHING_KEPT:
+            asked, said, erasure = _erased(asked, said, kept)
         write(
             leaf(k, a, b, c, d, i, held, asked, m, ms, mv, said, oc, ra, rr, ss, seq, st, u, x),
             data,
             1,
         )
-        yield seq, i, data
+        yield seq, i, data, erasure
+
+
+def _erased(
+    asked: str | None, said: str | None, kept: list[Any]
+) -> tuple[str | None, str | None, int]:
+    """Return the commitments of a row of which something was erased, and by which erasure.
+
+    What is there counts before what is kept of it, or who put it there would have it believed.
+    """
+    kept_asked, kept_said, erasure = kept
+    if said is not None:
+        return asked, said, _NO_ERASURE
+    return _hex(kept_asked) if asked is None else asked, _hex(kept_said), erasure or _NO_ERASURE
+
+
+def _hex(commitment: bytes | None) -> str | None:
+    return None if commitment is None else bytes(commitment).hex()

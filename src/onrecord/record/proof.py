@@ -13,7 +13,7 @@ from onrecord.record.seal import SEQ_BYTES, newest_head
 from onrecord.record.tables import requests, sealed_blocks
 from onrecord.record.tiles import WIDTH, Tiles
 
-__all__ = ["Proof", "prove"]
+__all__ = ["Proof", "leaf_index", "prove"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +21,7 @@ class Proof:
     """A call's leaf, its place `index` in a tree of `size` leaves, and the path to the head.
 
     `row` is the call itself: with its salt, its input and output can be checked against the
-    commitments in the leaf. `note` is the signed head.
+    commitments in the leaf, unless they were erased. `note` is the signed head.
     """
 
     row: Row
@@ -44,12 +44,13 @@ def prove(connection: Connection, request_id: str) -> Proof | None:
     if head is None or seq > head.last_seq:
         return None
     row = read_row(connection, seq)
-    index = _leaf_index(connection, seq)
+    index = leaf_index(connection, seq)
     path = audit_path(index, head.size, Tiles(connection).node)
     return Proof(row, leaf_of(row), index, head.size, path, head.note)
 
 
-def _leaf_index(connection: Connection, seq: int) -> int:
+def leaf_index(connection: Connection, seq: int) -> int:
+    """Return the place in the tree of a sealed row; raises LookupError where it has none."""
     block = connection.execute(
         select(sealed_blocks.c.number, sealed_blocks.c.seqs)
         .where(sealed_blocks.c.last_seq >= seq)

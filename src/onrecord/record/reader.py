@@ -12,7 +12,14 @@ from sqlalchemy import Connection, Row, Select, false, func, literal_column, sel
 from sqlalchemy.sql.elements import ColumnElement
 
 from onrecord.record.ids import first_id_at, is_id
-from onrecord.record.tables import api_keys, model_versions, requests, responses, users
+from onrecord.record.tables import (
+    api_keys,
+    erasures,
+    model_versions,
+    requests,
+    responses,
+    users,
+)
 from onrecord.record.text import storable
 
 __all__ = ["Entry", "Filters", "count", "find", "find_by_key", "page", "stream"]
@@ -27,8 +34,9 @@ class Entry:
     """One call on record: what was asked, what was answered, who asked and what answered.
 
     `model_version` and `model_sha256` are None where no model was reached; `test` is whether a test
-    key made the call. The other fields are those of `RecordedCall`; `username` is the name the user
-    has (or had, where deleted).
+    key made the call. Where the payload was erased, `erased_at` and `erasure_id` say when and by
+    which erasure, and there is neither `input` nor `output`. The other fields are those of
+    `RecordedCall`; `username` is the name the user has (or had, where deleted).
     """
 
     id: str
@@ -43,7 +51,7 @@ class Entry:
     input: bytes | None
     received_at: datetime
     status: int
-    output: bytes
+    output: bytes | None
     error_code: str | None
     error_fields: tuple[str, ...]
     duration_us: int
@@ -52,6 +60,8 @@ class Entry:
     api_key_id: str | None = None
     test: bool = False
     idempotency_key: str | None = None
+    erased_at: datetime | None = None
+    erasure_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,12 +139,13 @@ def _joined() -> Any:
         .outerjoin(users, users.c.id == requests.c.user_id)
         .outerjoin(model_versions, model_versions.c.id == requests.c.model_version_id)
         .outerjoin(api_keys, api_keys.c.id == requests.c.api_key_id)
+        .outerjoin(erasures, erasures.c.seq == requests.c.erasure_seq)
     )
 
 
 def _entries() -> Select[Any]:
-    told = {"request_id", "content_type"}
-    of_the_seal = {"seq", "salt"}
+    told = {"request_id", "content_type", "output_commitment"}
+    of_the_seal = {"seq", "salt", "input_commitment", "erasure_seq"}
     call = [column for column in requests.c if column.name not in of_the_seal]
     answer = [column for column in responses.c if column.name not in told]
     return select(
@@ -145,6 +156,8 @@ def _entries() -> Select[Any]:
         model_versions.c.version.label("model_version"),
         model_versions.c.sha256.label("model_sha256"),
         _BY_TEST_KEY.label("test"),
+        erasures.c.erased_at,
+        erasures.c.id.label("erasure_id"),
     ).select_from(_joined())
 
 

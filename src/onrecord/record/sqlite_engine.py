@@ -13,13 +13,23 @@ from sqlalchemy import URL, Connection, Engine, QueuePool, create_engine, event
 from onrecord.errors import DatabaseError
 from onrecord.file_lock import locked
 
-__all__ = ["WRITE", "make", "move_log", "path_of", "require_version", "upgrade_lock"]
+__all__ = [
+    "WRITE",
+    "empty_log",
+    "erase_securely",
+    "make",
+    "move_log",
+    "path_of",
+    "require_version",
+    "upgrade_lock",
+]
 
 WRITE = "onrecord_write"
 """The execution option of a connection whose transaction begins with the write lock."""
 
-# Older ones can corrupt a WAL file that two connections write or checkpoint at once.
-_OLDEST = (3, 51, 3)
+# Those before 3.51.3 can corrupt a WAL file that two connections write or checkpoint at once;
+# 3.53 is the first that can drop a NOT NULL, which a migration does.
+_OLDEST = (3, 53, 0)
 _SYNCHRONOUS_FULL = 2
 _COPIED_AT_ONCE = 1 << 18
 
@@ -31,8 +41,8 @@ def require_version(version: tuple[int, ...]) -> None:
     """Raise DatabaseError where a version of SQLite is too old to keep a shared WAL file safe."""
     if version < _OLDEST:
         raise DatabaseError(
-            f"SQLite {'.'.join(map(str, version))} can corrupt a file that two connections write; "
-            f"onrecord needs {'.'.join(map(str, _OLDEST))} or newer. "
+            f"SQLite {'.'.join(map(str, version))} is too old: before 3.51.3 it can corrupt a file "
+            f"that two connections write. onrecord needs {'.'.join(map(str, _OLDEST))} or newer. "
             "Install a newer pysqlite3: pip install --upgrade pysqlite3"
         )
 
@@ -98,6 +108,8 @@ def _set_up(connection: Any) -> None:
         )
     cursor.execute("PRAGMA synchronous=FULL")
     cursor.execute("PRAGMA foreign_keys=ON")
+    # What moves to another page leaves no copy behind, or an erasure would miss that one.
+    cursor.execute("PRAGMA secure_delete=FAST")
     if cursor.execute("PRAGMA synchronous").fetchone()[0] != _SYNCHRONOUS_FULL:
         raise DatabaseError("SQLite refuses synchronous=FULL, so no commit would be durable.")
     cursor.close()
@@ -128,6 +140,28 @@ def move_log(engine: Engine, path: Path) -> None:
         connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
     finally:
         connection.close()
+
+
+def erase_securely(connection: Connection) -> None:
+    """Have all that a connection deletes from now on overwritten with zeros in the file.
+
+    Other connections do that on the pages only that they write anyway.
+    """
+    connection.exec_driver_sql("PRAGMA secure_delete = ON")
+
+
+def empty_log(engine: Engine) -> bool:
+    """Move all that the write-ahead log holds into the file and cut it to nothing.
+
+    Until then it holds pages as they were. Return whether that was done: not while somebody reads
+    an older state, for which it waits some seconds.
+    """
+    connection: Any = engine.raw_connection()
+    try:
+        busy, _, _ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    finally:
+        connection.close()
+    return not busy
 
 
 def _write_once_more(log: Path) -> None:

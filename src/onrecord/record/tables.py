@@ -32,6 +32,7 @@ __all__ = [
     "NAMING",
     "UtcDateTime",
     "api_keys",
+    "erasures",
     "id_type",
     "metadata",
     "model_versions",
@@ -182,6 +183,9 @@ requests = Table(
     # 16 random bytes that hide input and output in their commitments; see docs/seal.md.
     Column("salt", LargeBinary),
     Column("idempotency_key", Text),
+    # Where the payload was erased: what the leaf needs of it, and by which erasure.
+    Column("input_commitment", LargeBinary),
+    Column("erasure_seq", _BIG_INTEGER, ForeignKey("erasures.seq")),
     UniqueConstraint("id"),
     sqlite_autoincrement=True,
 )
@@ -191,14 +195,39 @@ responses = Table(
     metadata,
     Column("request_id", id_type(), ForeignKey("requests.id"), primary_key=True),
     Column("status", Integer, nullable=False),
-    Column("output", LargeBinary, nullable=False),
+    Column("output", LargeBinary),
     Column("error_code", Text),
     Column("error_fields", Text),
     Column("duration_us", Integer, nullable=False),
     Column("responded_at", UtcDateTime, nullable=False),
     Column("content_type", Text),
+    Column("output_commitment", LargeBinary),
 )
 
+# What was erased from the record, when and by whom; a row is a leaf of the tree, as a call is.
+erasures = Table(
+    "erasures",
+    metadata,
+    # From the same numbers as `requests.seq`, so that one order holds for both.
+    Column("seq", _BIG_INTEGER, primary_key=True, autoincrement=False),
+    # A large erasure is done in many transactions, each with a row of its own and all of one id.
+    Column("id", id_type(), nullable=False),
+    Column("erased_at", UtcDateTime, nullable=False),
+    Column("by_user_id", id_type(), ForeignKey("users.id")),
+    Column("operator", Text),
+    Column("reason", Text, nullable=False),
+    Column("what", Text, nullable=False),
+    Column("selection", Text, nullable=False),
+    Column("calls", Integer, nullable=False),
+    # Which leaves' calls they were: 8 bytes each, ascending.
+    Column("leaves", LargeBinary, nullable=False),
+    Column("first_leaf", _BIG_INTEGER, nullable=False),
+    Column("last_leaf", _BIG_INTEGER, nullable=False),
+    Column("signature", LargeBinary, nullable=False),
+)
+
+Index(None, erasures.c.id, erasures.c.seq)
+Index(None, erasures.c.last_leaf)
 Index(None, api_keys.c.user_id, api_keys.c.id)
 Index(None, sessions.c.user_id, sessions.c.created_at)
 Index(

@@ -2,7 +2,8 @@
 
 Only the heads and the public key are trusted. Every leaf is made again from its row, and the roots
 over them must be those that were signed. The seal's own tables serve to name the row at fault; who
-rewrites them together with rows is found out by the next head all the same.
+rewrites them together with rows is found out by the next head all the same. A payload or a row that
+is gone is no fault where an erasure that the same key signed names it.
 """
 
 from __future__ import annotations
@@ -11,17 +12,25 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, exc, func, select
+from sqlalchemy import Connection, exc, func, select, union_all
 
 from onrecord.errors import DatabaseError, SealError
 from onrecord.record.checkpoint import Head, PublicKey, open_note
 from onrecord.record.database import Database
+from onrecord.record.erasures import Act, Erasure, acts_of, erasures_between
 from onrecord.record.heads_file import Line
 from onrecord.record.leaf import Leaves, read_leaves
 from onrecord.record.merkle import Frontier
 from onrecord.record.seal import ID_BYTES, SEQ_BYTES, unsealed
-from onrecord.record.tables import requests, sealed_blocks, tree_tiles, utc_text
+from onrecord.record.tables import erasures, requests, sealed_blocks, tree_tiles, utc_text
 from onrecord.record.tiles import HASH_BYTES, WIDTH, split, tile_root
+from onrecord.record.verify_erasures import (
+    Explained,
+    Explanations,
+    last_seq_of,
+    unexplained,
+    with_removed,
+)
 
 __all__ = ["Fault", "Verified", "signed_heads", "verify"]
 
@@ -49,13 +58,18 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """What was found: `rows` were checked under `heads`; `unsealed` rows follow the last head."""
+    """What was found: `rows` were checked under `heads`; `unsealed` rows follow the last head.
+
+    `erasures` explain what is gone; those in `unsealed_erasures` follow the last head.
+    """
 
     rows: int
     heads: int
     newest: Head
     unsealed: int
     fault: Fault | None
+    erasures: list[Act]
+    unsealed_erasures: list[Act]
 
 
 def signed_heads(lines: Iterable[Line], key: PublicKey) -> list[Head]:
@@ -82,31 +96,35 @@ def signed_heads(lines: Iterable[Line], key: PublicKey) -> list[Head]:
 
 
 def verify(
-    database: Database, heads: list[Head], advance: Callable[[int], object] = lambda _: None
+    database: Database,
+    heads: list[Head],
+    key: PublicKey,
+    advance: Callable[[int], object] = lambda _: None,
 ) -> Verified:
     """Check the rows under signed heads, smallest first; `advance` is told of rows as they go.
 
-    Raises DatabaseError where the database cannot be read.
+    `key` is that of the heads. Raises DatabaseError where the database cannot be read.
     """
     try:
-        return _verify(database, heads, advance)
+        return _verify(database, heads, key, advance)
     except (exc.SQLAlchemyError, database.engine.dialect.dbapi.Error) as error:  # type: ignore[union-attr]
         raise DatabaseError(f"The record cannot be read: {error}") from error
 
 
-def _verify(database: Database, heads: list[Head], advance: Callable[[int], object]) -> Verified:
+def _verify(
+    database: Database, heads: list[Head], key: PublicKey, advance: Callable[[int], object]
+) -> Verified:
     tree = Frontier()
-    last_seq: int | None = None
+    rows = _Rows(database, key)
     signed: Head | None = None
     fault: Fault | None = None
     for head in heads:
         while tree.size < head.size and fault is None:
             limit = min(_LEAVES_AT_ONCE - tree.size % _LEAVES_AT_ONCE, head.size - tree.size)
-            leaves = _read(database, last_seq, limit)
-            fault = _compared(database, tree, last_seq, head, leaves)
+            leaves, fault = _read_and_compared(rows, tree, head, limit)
             if fault is None:
                 _add(tree, leaves.hashes)
-                last_seq = leaves.seqs[-1]
+                rows.pass_by(leaves)
                 advance(limit)
         if fault is None and tree.root() != head.root:
             fault = _rewritten(database, signed, head)
@@ -114,26 +132,66 @@ def _verify(database: Database, heads: list[Head], advance: Callable[[int], obje
             break
         signed = head
     with database.read() as connection:
-        rest = 0 if fault else unsealed(connection, last_seq)
-    return Verified(tree.size, len(heads), heads[-1], rest, fault)
+        rest = 0 if fault else unsealed(connection, rows.last_seq)
+        late = erasures_between(connection, after=rows.last_seq) if fault is None else []
+    late = [erasure for erasure in late if rows.explanations.are_signed(erasure)]
+    return Verified(
+        tree.size, len(heads), heads[-1], rest, fault, acts_of(rows.erasures), acts_of(late)
+    )
+
+
+class _Rows:
+    """The rows of a record, read on and on, those that erasures have removed included."""
+
+    def __init__(self, database: Database, key: PublicKey) -> None:
+        self.database = database
+        self.explanations = Explanations(key)
+        self.last_seq: int | None = None
+        self.erasures: list[Erasure] = []
+
+    def read(self, start: int, limit: int, after: int | None) -> tuple[Leaves, Explained]:
+        """Return at most `limit` leaves from the leaf `start` on; their rows follow `after`."""
+        with self.database.read() as connection:
+            explained = self.explanations.over(connection, start, limit)
+            sealed = split(_sealed_hashes(connection, start, limit)) if explained.rows else []
+        leaves = _read(self.database, after, limit - len(explained.rows))
+        return (with_removed(leaves, explained, sealed) if explained.rows else leaves), explained
+
+    def pass_by(self, leaves: Leaves) -> None:
+        """Go on after these leaves."""
+        self.last_seq = last_seq_of(leaves, self.last_seq)
+        self.erasures += leaves.erasures.values()
+
+
+def _read_and_compared(
+    rows: _Rows, tree: Frontier, head: Head, limit: int
+) -> tuple[Leaves, Fault | None]:
+    leaves, explained = rows.read(tree.size, limit, rows.last_seq)
+    fault = _compared(rows, tree, head, leaves, explained)
+    if fault is not None:
+        # Somebody may have erased between the reading of erasures and that of rows.
+        leaves, explained = rows.read(tree.size, limit, rows.last_seq)
+        fault = _compared(rows, tree, head, leaves, explained)
+    return leaves, fault
 
 
 def _compared(
-    database: Database, tree: Frontier, after: int | None, head: Head, leaves: Leaves
+    rows: _Rows, tree: Frontier, head: Head, leaves: Leaves, explained: Explained
 ) -> Fault | None:
     """Compare the rows that follow `tree` with what was sealed there, up to `head` at most."""
     limit = min(_LEAVES_AT_ONCE - tree.size % _LEAVES_AT_ONCE, head.size - tree.size)
-    with database.read() as connection:
+    with rows.database.read() as connection:
         sealed = _sealed_hashes(connection, tree.size, limit)
         if b"".join(leaves.hashes) == sealed and len(leaves.hashes) == limit:
-            return None
+            wrong = unexplained(leaves, explained, rows.explanations)
+            return wrong and Fault(tree.size + wrong[0], *_key_of(leaves, wrong[0]), wrong[1])
         place = _first_difference(leaves.hashes, split(sealed))
         leaf = tree.size + place
-        if not _gives(_sealed_on(connection, tree.size, head.size), tree, head):
-            rows = _rows_on(database, after, head.size - tree.size)
-            if _gives(rows, tree, head):
-                what = "the row is as it was signed, but the seal's own tables were changed here"
-                return Fault(leaf, *_key_of(leaves, place), what)
+        if not _gives(_sealed_on(connection, tree.size, head.size), tree, head) and _gives(
+            _rows_on(rows, tree.size, head.size), tree, head
+        ):
+            what = "the row is as it was signed, but the seal's own tables were changed here"
+            return Fault(leaf, *_key_of(leaves, place), what)
         return _named(connection, leaf, _sealed_key(connection, leaf), leaves, place)
 
 
@@ -190,9 +248,10 @@ def _read(database: Database, after: int | None, limit: int) -> Leaves:
 def _read_one_by_one(database: Database, after: int | None, limit: int) -> Leaves:
     """Read rows of which one holds what no row of ours can; that one gets no hash."""
     found = Leaves([], [], [])
-    query = select(requests.c.seq).order_by(requests.c.seq).limit(limit)
+    both = union_all(*(select(table.c.seq) for table in (requests, erasures))).subquery()
+    query = select(both.c.seq).order_by(both.c.seq).limit(limit)
     if after is not None:
-        query = query.where(requests.c.seq > after)
+        query = query.where(both.c.seq > after)
     with database.read() as connection:
         seqs = connection.execute(query).scalars().all()
     for seq in seqs:
@@ -201,27 +260,28 @@ def _read_one_by_one(database: Database, after: int | None, limit: int) -> Leave
                 one = read_leaves(connection, after=seq - 1, up_to=seq, limit=1)
         except (TypeError, ValueError, database.engine.dialect.dbapi.Error):  # type: ignore[union-attr]
             one = Leaves([_UNREADABLE], [seq], [_key_unread(database, seq)])
-        found.hashes.extend(one.hashes)
-        found.seqs.extend(one.seqs)
-        found.ids.extend(one.ids)
+        found.take(one)
     return found
 
 
 def _key_unread(database: Database, seq: int) -> str:
     with database.read() as connection:
         query = select(func.hex(requests.c.id) if database.dialect == "sqlite" else requests.c.id)
-        found = connection.execute(query.where(requests.c.seq == seq)).scalar_one()
+        found = connection.execute(query.where(requests.c.seq == seq)).scalar_one_or_none()
+    if found is None:  # it is an erasure
+        return ""
     return bytes.fromhex(found).decode(errors="replace") if database.dialect == "sqlite" else found
 
 
-def _rows_on(database: Database, after: int | None, count: int) -> Iterator[bytes]:
-    while count:
-        leaves = _read(database, after, min(count, _LEAVES_AT_ONCE))
+def _rows_on(rows: _Rows, start: int, end: int) -> Iterator[bytes]:
+    after = rows.last_seq
+    while start < end:
+        leaves, _ = rows.read(start, min(end - start, _LEAVES_AT_ONCE), after)
         if not leaves.hashes:
             return
         yield from leaves.hashes
-        after = leaves.seqs[-1]
-        count -= len(leaves.hashes)
+        after = last_seq_of(leaves, after)
+        start += len(leaves.hashes)
 
 
 def _sealed_on(connection: Connection, start: int, end: int) -> Iterator[bytes]:
@@ -271,7 +331,9 @@ def _sealed_key(connection: Connection, leaf: int) -> tuple[int, str] | None:
 
 
 def _key_of(leaves: Leaves, place: int) -> _Key:
-    return (leaves.seqs[place], leaves.ids[place]) if place < len(leaves.seqs) else (None, None)
+    if place >= len(leaves.seqs):
+        return None, None
+    return leaves.seqs[place] or None, leaves.ids[place] or None
 
 
 def _first_difference(found: list[bytes], sealed: list[bytes]) -> int:

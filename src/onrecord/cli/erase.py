@@ -1,0 +1,97 @@
+"""`onrecord erase`: a user's payloads, or those that hold a subject's value, go."""
+
+from __future__ import annotations
+
+import getpass
+from datetime import UTC, datetime
+from typing import Annotated
+
+import typer
+
+from onrecord.cli.admin import DatabaseOption, open_database
+from onrecord.cli.progress import rows_progress
+from onrecord.errors import NotFound, SettingsError
+from onrecord.record import users
+from onrecord.record.checkpoint import SigningKey
+from onrecord.record.database import Database
+from onrecord.record.erase import By, Erased, Eraser, Selection
+from onrecord.record.erasures import Act, What
+from onrecord.record.heads_file import HeadsFile
+from onrecord.record.tables import utc_text
+from onrecord.settings import Settings, load_settings
+
+__all__ = ["erase", "erase_with_progress", "eraser_of", "told"]
+
+
+def erase(
+    reason: Annotated[str, typer.Option(help="Why, as it goes on record: name no person in it.")],
+    user: Annotated[str | None, typer.Option(help="The payloads of this user's calls.")] = None,
+    model: Annotated[str | None, typer.Option(help="Only this model's calls.")] = None,
+    before: Annotated[datetime | None, typer.Option(help="Received before, in UTC.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count the calls.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    database: DatabaseOption = None,
+) -> None:
+    """Erase input and output of calls for ever; that it was done, and by whom, goes on record.
+
+    The rows stay, with their proofs. Cut short, the same command does the rest.
+    """
+    if user is None:
+        raise SettingsError("say --user NAME, whose payloads are erased")
+    settings = load_settings(database=database)
+    with open_database(database) as opened:
+        selection = Selection(
+            user_id=_user_id(opened, user),
+            model=model,
+            before=None if before is None else before.replace(tzinfo=UTC),
+        )
+        eraser = eraser_of(settings, opened)
+        count = eraser.count("payloads", selection)
+        if dry_run or not count:
+            typer.echo(f"{count} calls have a payload to erase")
+            return
+        if not yes:
+            typer.confirm(f"Erase the payloads of {count} calls for ever?", abort=True)
+        by = By(reason, operator=getpass.getuser())
+        done = erase_with_progress(eraser, "payloads", selection, by, count)
+    typer.echo(f"erased the payloads of {done.calls} calls: erasure {done.id}")
+
+
+def eraser_of(settings: Settings, database: Database) -> Eraser:
+    """Return what erases on the record that the settings name."""
+    key = SigningKey.from_file(settings.seal_key_file)
+    return Eraser(database, key, HeadsFile(settings.heads_path))
+
+
+def erase_with_progress(
+    eraser: Eraser, what: What, selection: Selection, by: By, total: int
+) -> Erased:
+    """Erase, with a bar on a terminal, and say where the log could not be emptied."""
+    with rows_progress() as progress:
+        bar = progress.add_task("calls", total=total)
+        done = eraser.erase(what, selection, by, lambda calls: progress.advance(bar, calls))
+    if done.traces:
+        typer.echo(
+            "SQLite's log could not be emptied, as it is being read; it may still hold what was "
+            "erased. Run `onrecord db forget` later",
+            err=True,
+        )
+    return done
+
+
+def told(act: Act) -> str:
+    """Return an erasure in a line: what, when, by whom and why."""
+    who = act.operator if act.by_user_id is None else f"user {act.by_user_id}"
+    taken = "the payloads" if act.what == "payloads" else "the rows"
+    return (
+        f"{taken} of {act.calls} calls at {utc_text(act.erased_at)} by {who}: {act.reason!r}, "
+        f"for {act.selection} (erasure {act.id})"
+    )
+
+
+def _user_id(database: Database, name: str) -> str:
+    with database.read() as connection:
+        user = users.by_username(connection, name)
+    if user is None:
+        raise NotFound(f"There is no user {name!r}.")
+    return user.id
