@@ -137,7 +137,7 @@ class IdempotentAnswers:
             return None
         if entry.output is None:
             raise IdempotencyKeyReused(
-                "The call of this Idempotency-Key was erased, and its answer with it. Send a new key."
+                "The call of this Idempotency-Key was erased, with its answer; send a new key."
             )
         if (test, *_asked(call)) != (entry.test, entry.model, entry.content_type, entry.input):
             raise _reused()
