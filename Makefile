@@ -39,7 +39,7 @@ check: dev ## format, lint, types
 	$(BIN)/mypy
 
 test: dev services check ## every test, on SQLite and on PostgreSQL
-	$(BIN)/pytest -n auto --dist loadfile
+	$(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder
 
 torture: dev services ## proof under faults, in its long form; ARGS= for python -m torture
 	PYTHONPATH=tests $(BIN)/python -m torture $(ARGS)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 from starlette.testclient import TestClient
 
 from live import GOOD_ROW, PASSWORD
+from onrecord.accounts.keys import KeyRing
+from onrecord.accounts.tokens import Tokens
 from onrecord.record import reader, users
 from onrecord.record.database import Database
+from onrecord.settings import Settings
 
 Headers = dict[str, str]
 
@@ -20,6 +25,21 @@ def register(client: TestClient, username: str = "ada") -> Headers:
     answer = client.post("/users", json={"username": username, "password": PASSWORD})
     assert answer.status_code == 201, answer.text
     return bearer(answer.json()["access_token"])
+
+
+def known(settings: Settings, username: str = "ada") -> Headers:
+    """Put a user on record without a password, which is slow to hash; return what it sends."""
+    database = Database(settings.database_url)
+    with database.write() as connection:
+        user = users.add(connection, username=username, email=None, password_hash=None, role="user")
+    database.close()
+    tokens = Tokens(
+        KeyRing.from_file(settings.token_file),
+        issuer=settings.token_issuer,
+        audience=settings.token_audience,
+        lifetime=timedelta(minutes=settings.token_minutes),
+    )
+    return bearer(tokens.issue(user.id, user.token_version))
 
 
 def sign_up(

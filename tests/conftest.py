@@ -6,6 +6,8 @@ what a call of it does; each test finds its record empty.
 
 from __future__ import annotations
 
+import os
+import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,14 +18,21 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from live import linear_model_dir
+from live import converted, give_conversion, linear_model_dir
 from onrecord.app import create_app
+from onrecord.file_lock import locked
 from onrecord.record.database import Database
 from onrecord.record.tables import metadata, model_versions
 from onrecord.settings import Settings, load_settings
 from postgres import Cluster, PostgresMissingError, start_cluster
 
 DATABASES = ["sqlite", "postgresql"]
+SLOWEST = {"test_torture.py", "test_bulk.py", "test_sealing.py", "test_fuzz.py", "test_compile.py"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the slowest modules, so that none of them goes on alone at the end."""
+    items.sort(key=lambda item: item.path.name not in SLOWEST)
 
 
 @pytest.fixture
@@ -69,8 +78,16 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 @pytest.fixture(scope="session")
 def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory of a small real model, which no test may change."""
-    return linear_model_dir(tmp_path_factory.mktemp("model") / "risk")
+    """A directory of a small real model, which no test may change; all of a run share it."""
+    base = tmp_path_factory.getbasetemp()
+    # Under pytest-xdist each process has a folder of its own in the run's.
+    home = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "model"
+    home.mkdir(exist_ok=True)
+    with locked(home / "lock"):
+        if not (home / "conversions").exists():
+            shutil.rmtree(home / "risk", ignore_errors=True)
+            converted(linear_model_dir(home / "risk"))
+    return home / "risk"
 
 
 @dataclass
@@ -119,6 +136,7 @@ def started(
         log_level="error",
         **more,
     )
+    give_conversion(model_dir, settings.data_dir)
     with TestClient(create_app(settings)) as client:
         yield Application(settings, client)
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -13,6 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx2
+
+from onrecord.app import load_served_model
+from onrecord.settings import load_settings
 
 PASSWORD = "a long enough password"
 GOOD_ROW = {"age": 61.5, "pressure": 130, "smoker": True, "visits": 3}
@@ -45,6 +49,23 @@ def linear_model_dir(directory: Path) -> Path:
         json.dumps({"input_schema": {"columns": columns}}), encoding="utf-8"
     )
     return directory
+
+
+def converted(model_dir: Path) -> Path:
+    """Convert a model as a server does and keep the conversion beside it, for `give_conversion`."""
+    settings = load_settings(model_dir=model_dir, data_dir=model_dir.parent)
+    load_served_model(settings)
+    return model_dir
+
+
+def give_conversion(model_dir: Path, data_dir: Path) -> None:
+    """Give a new data directory the conversion that lies beside the model, if there is one.
+
+    Without it a server takes seconds to start.
+    """
+    kept, wanted = model_dir.parent / "conversions", data_dir / "conversions"
+    if kept.exists() and not wanted.exists():
+        shutil.copytree(kept, wanted)
 
 
 @dataclass
@@ -101,6 +122,7 @@ def launch(
     `program` is what the interpreter runs, `under` what the whole command runs under, and
     `variables` are more environment variables.
     """
+    give_conversion(model_dir, data_dir)
     port = free_port()
     environment = {k: v for k, v in os.environ.items() if not k.startswith("ONRECORD_")}
     environment |= {"ONRECORD_DATA_DIR": str(data_dir), **(variables or {})}

@@ -2,6 +2,7 @@
 
 import csv
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from live import PASSWORD, Server, linear_model_dir, live_server
+from live import PASSWORD, Server, give_conversion, live_server
 from onrecord.record import reader
 from onrecord.record.database import Database
 
@@ -33,14 +34,14 @@ NAMES = ["id", "prediction", "probability_0", "probability_1"]
 class Place:
     """A model directory, a record with a user, and commands beside them."""
 
-    def __init__(self, home: Path, database: str | None = None) -> None:
+    def __init__(self, model_dir: Path, home: Path, database: str | None = None) -> None:
         self.home = home
-        self.model = linear_model_dir(home / "risk")
+        self.model = shutil.copytree(model_dir, home / "risk")
+        give_conversion(model_dir, home / "data")
         self.data = home / "rows.parquet"
         parquet.write_table(pa.table(COLUMNS), self.data, row_group_size=700)
         self.environment = {k: v for k, v in os.environ.items() if not k.startswith("ONRECORD_")}
         self.environment["ONRECORD_DATA_DIR"] = str(home / "data")
-        self.environment["ONRECORD_COMPILE"] = "false"  # a conversion takes seconds
         self.environment["ONRECORD_NEW_PASSWORD"] = PASSWORD
         self.database = database or f"sqlite:///{home / 'data' / 'record.db'}"
         self.environment["ONRECORD_DATABASE"] = self.database
@@ -79,14 +80,14 @@ class Place:
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Place:
-    return Place(tmp_path)
+def place(model_dir: Path, tmp_path: Path) -> Place:
+    return Place(model_dir, tmp_path)
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def server(model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     home = tmp_path_factory.mktemp("served")
-    with live_server(linear_model_dir(home / "risk"), home / "data") as running:
+    with live_server(model_dir, home / "data") as running:
         yield running
 
 
@@ -98,12 +99,12 @@ def by_the_model_itself(place: Place) -> list[int]:
 
 
 def test_every_row_is_answered_in_order_and_every_chunk_is_on_record(
-    tmp_path: Path, database_url: str
+    model_dir: Path, tmp_path: Path, database_url: str
 ) -> None:
-    place = Place(tmp_path, database_url)
+    place = Place(model_dir, tmp_path, database_url)
     out = tmp_path / "out.parquet"
 
-    ran = place.run(*place.predict(out, "--user", "ada", "--compile"))
+    ran = place.run(*place.predict(out, "--user", "ada"))
 
     assert ran.returncode == 0, ran.stderr
     table = parquet.read_table(out)
@@ -150,12 +151,14 @@ def test_csv_in_and_csv_out_give_the_same_answers(place: Place) -> None:
 
 def test_without_record_nothing_is_recorded_and_that_must_be_said(place: Place) -> None:
     silent = place.run(*place.predict(place.home / "out.parquet"))
-    said = place.run(*place.predict(place.home / "out.parquet", "--no-record"))
+    said = place.run(*place.predict(place.home / "out.parquet", "--no-record", "--no-compile"))
     stranger = place.run(*place.predict(place.home / "new.parquet", "--user", "nobody"))
 
     assert silent.returncode == 1
     assert "--no-record" in silent.stderr
     assert said.returncode == 0, said.stderr
+    table = parquet.read_table(place.home / "out.parquet")
+    assert table["prediction"].to_pylist() == by_the_model_itself(place)
     assert stranger.returncode == 1
     assert "no user 'nobody'" in stranger.stderr
     assert place.on_record() == []
@@ -170,7 +173,8 @@ def test_after_an_interruption_only_the_chunks_that_are_left_are_asked_for(
     place: Place, sign: signal.Signals
 ) -> None:
     out = place.home / "out.parquet"
-    many = pa.concat_tables([pa.table(COLUMNS)] * 200)
+    many = pa.concat_tables([pa.table(COLUMNS)] * 60)
+    chunks = many.num_rows // CHUNK
     parquet.write_table(many, place.data)
     process = place.start(*place.predict(out, "--user", "ada"))
     deadline = time.monotonic() + 60
@@ -182,7 +186,7 @@ def test_after_an_interruption_only_the_chunks_that_are_left_are_asked_for(
     assert process.returncode == (130 if sign == signal.SIGINT else -sign)
     assert not out.exists()
     kept, recorded = chunks_kept(out), len(place.on_record())
-    assert 10 <= kept < 940
+    assert 10 <= kept < chunks
     # What was under way when it was killed may be on record and yet not kept.
     assert kept <= recorded <= kept + (4 if sign == signal.SIGKILL else 0)
 
@@ -190,10 +194,10 @@ def test_after_an_interruption_only_the_chunks_that_are_left_are_asked_for(
 
     assert ran.returncode == 0, ran.stderr
     table = parquet.read_table(out)
-    assert table["prediction"].to_pylist() == by_the_model_itself(place) * 200
+    assert table["prediction"].to_pylist() == by_the_model_itself(place) * 60
     assert len(set(table["id"].to_pylist())) == many.num_rows
     entries = place.on_record()
-    assert len(entries) == recorded + 940 - kept
+    assert len(entries) == recorded + chunks - kept
     assert sum(e.status == 200 for e in entries) == len(entries)
 
 

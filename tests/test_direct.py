@@ -12,14 +12,14 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from live import GOOD_ROW, Server, linear_model_dir, live_server
+from live import GOOD_ROW, Server, live_server
 from wire import Wire, request_bytes
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def server(model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     home = tmp_path_factory.mktemp("direct")
-    with live_server(linear_model_dir(home / "risk"), home / "data") as running:
+    with live_server(model_dir, home / "data") as running:
         yield running
 
 
@@ -201,8 +201,10 @@ def test_without_the_record_there_is_no_answer(server: Server, token: str) -> No
         assert wire.ask(request_bytes(token, GOOD_ROW))[0] == 200
 
 
-def test_a_server_that_stops_answers_what_it_took_and_closes(tmp_path: Path) -> None:
-    with live_server(linear_model_dir(tmp_path / "risk"), tmp_path / "data") as server:
+def test_a_server_that_stops_answers_what_it_took_and_closes(
+    model_dir: Path, tmp_path: Path
+) -> None:
+    with live_server(model_dir, tmp_path / "data") as server:
         token = server.register("ada")
         started = threading.Semaphore(0)
 

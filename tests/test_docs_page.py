@@ -2,17 +2,18 @@
 
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import Page, expect, sync_playwright
 
-from live import PASSWORD, Server, linear_model_dir, live_server
+from live import PASSWORD, Server, live_server
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def server(model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     home = tmp_path_factory.mktemp("page")
-    with live_server(linear_model_dir(home / "risk"), home / "data") as running:
+    with live_server(model_dir, home / "data") as running:
         running.register("ada")
         yield running
 

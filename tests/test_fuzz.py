@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import schemathesis
@@ -15,13 +16,13 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from live import PASSWORD, Server, linear_model_dir, live_server
+from live import PASSWORD, Server, live_server
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def server(model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     home = tmp_path_factory.mktemp("fuzz")
-    with live_server(linear_model_dir(home / "risk"), home / "data") as running:
+    with live_server(model_dir, home / "data") as running:
         yield running
 
 

@@ -12,11 +12,12 @@ import pytest
 from pyarrow import parquet
 from starlette.testclient import TestClient
 
-from calls import recorded, register
+from calls import known, recorded
 from live import GOOD_ROW
 from onrecord.http import negotiate
 from onrecord.record.database import Database
 from onrecord.record.ids import prediction_id
+from onrecord.settings import Settings
 
 CSV = "text/csv"
 ARROW = "application/vnd.apache.arrow.stream"
@@ -33,8 +34,8 @@ def more_settings() -> dict[str, Any]:
 
 
 @pytest.fixture
-def client(client: TestClient) -> TestClient:
-    client.headers.update(register(client))
+def client(client: TestClient, settings: Settings) -> TestClient:
+    client.headers.update(known(settings))
     return client
 
 

@@ -7,16 +7,16 @@ from pathlib import Path
 
 import httpx2
 
-from live import GOOD_ROW, PASSWORD, linear_model_dir, live_server
+from live import GOOD_ROW, PASSWORD, give_conversion, live_server
 
 
 def test_two_workers_share_one_record_and_shut_out_a_disabled_user(
-    tmp_path: Path,
-    database_url: str,
+    model_dir: Path, tmp_path: Path, database_url: str
 ) -> None:
-    model_dir = linear_model_dir(tmp_path / "risk")
-    with live_server(model_dir, tmp_path / "data", database_url=database_url, workers=2) as server:
-        shutil.rmtree(model_dir)
+    doomed = shutil.copytree(model_dir, tmp_path / "risk")
+    give_conversion(model_dir, tmp_path / "data")
+    with live_server(doomed, tmp_path / "data", database_url=database_url, workers=2) as server:
+        shutil.rmtree(doomed)
         token = server.register("ada")
         headers = {"authorization": f"Bearer {token}"}
 
@@ -43,9 +43,8 @@ def test_two_workers_share_one_record_and_shut_out_a_disabled_user(
 
 
 def test_an_operator_makes_lists_and_revokes_an_api_key_and_two_workers_follow(
-    tmp_path: Path, database_url: str
+    model_dir: Path, tmp_path: Path, database_url: str
 ) -> None:
-    model_dir = linear_model_dir(tmp_path / "risk")
     with live_server(model_dir, tmp_path / "data", database_url=database_url, workers=2) as server:
         ada = {"authorization": f"Bearer {server.register('ada')}"}
         made = server.command(
@@ -80,8 +79,8 @@ def test_an_operator_makes_lists_and_revokes_an_api_key_and_two_workers_follow(
         assert '"state": "revoked"' in server.command("api-keys", "list", "--json").stdout
 
 
-def test_an_operator_makes_an_auditor(tmp_path: Path) -> None:
-    with live_server(linear_model_dir(tmp_path / "risk"), tmp_path / "data") as server:
+def test_an_operator_makes_an_auditor(model_dir: Path, tmp_path: Path) -> None:
+    with live_server(model_dir, tmp_path / "data") as server:
         made = server.command(
             "users", "create", "vera", "--role", "auditor", ONRECORD_NEW_PASSWORD=PASSWORD
         )
@@ -100,8 +99,7 @@ def test_an_operator_makes_an_auditor(tmp_path: Path) -> None:
         assert '"role": "user"' in server.command("users", "list", "--json").stdout
 
 
-def test_an_admin_is_made_by_command_only(tmp_path: Path) -> None:
-    model_dir = linear_model_dir(tmp_path / "risk")
+def test_an_admin_is_made_by_command_only(model_dir: Path, tmp_path: Path) -> None:
     with live_server(model_dir, tmp_path / "data") as server:
         made = server.command("users", "create", "root", "--admin", ONRECORD_NEW_PASSWORD=PASSWORD)
         assert made.returncode == 0, made.stderr
@@ -117,8 +115,10 @@ def test_an_admin_is_made_by_command_only(tmp_path: Path) -> None:
         assert "sqlite:///" in server.command("config").stdout
 
 
-def test_the_log_has_the_request_id_that_the_caller_saw_and_counts_the_401s(tmp_path: Path) -> None:
-    with live_server(linear_model_dir(tmp_path / "risk"), tmp_path / "data") as server:
+def test_the_log_has_the_request_id_that_the_caller_saw_and_counts_the_401s(
+    model_dir: Path, tmp_path: Path
+) -> None:
+    with live_server(model_dir, tmp_path / "data") as server:
         wrong = {"authorization": "Bearer wrong"}
         shown = [
             httpx2.post(f"{server.base}/predict", json=GOOD_ROW, headers=wrong).headers[

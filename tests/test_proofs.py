@@ -14,7 +14,7 @@ import pytest
 import sqlalchemy as sa
 from starlette.testclient import TestClient
 
-from calls import predict, register, sign_up
+from calls import known, predict, sign_up
 from live import GOOD_ROW
 from onrecord.record.checkpoint import SigningKey
 from onrecord.record.database import Database
@@ -26,8 +26,8 @@ SCRIPT = Path(__file__).parents[1] / "docs" / "verify_proof.py"
 
 
 @pytest.fixture
-def headers(client: TestClient) -> dict[str, str]:
-    return register(client)
+def headers(settings: Settings) -> dict[str, str]:
+    return known(settings)
 
 
 @pytest.fixture
@@ -138,11 +138,15 @@ def test_a_call_that_is_not_sealed_yet_is_a_conflict(
 
 
 def test_a_proof_is_its_callers_and_the_admins_only(
-    client: TestClient, headers: dict[str, str], seal: Callable[[], object], database: Database
+    client: TestClient,
+    settings: Settings,
+    headers: dict[str, str],
+    seal: Callable[[], object],
+    database: Database,
 ) -> None:
     prediction = predict(client, headers)
     seal()
-    others = register(client, "bob")
+    others = known(settings, "bob")
     path = f"/predictions/{prediction}/proof"
 
     assert client.get(path).status_code == 401

@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from live import GOOD_ROW, Server, launch, linear_model_dir, live_server
+from live import GOOD_ROW, Server, launch, live_server
 from onrecord.record.database import Database
 from onrecord.settings import load_settings
 
@@ -39,10 +39,10 @@ def sealed(server: Server) -> int:
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_server_seals_by_itself_and_the_record_verifies(
-    tmp_path: Path, database_url: str, workers: int
+    model_dir: Path, tmp_path: Path, database_url: str, workers: int
 ) -> None:
     with live_server(
-        linear_model_dir(tmp_path / "risk"),
+        model_dir,
         tmp_path / "data",
         database_url=database_url,
         workers=workers,
@@ -61,8 +61,7 @@ def test_a_server_seals_by_itself_and_the_record_verifies(
     assert "not yet sealed: 0 calls" in status.stdout
 
 
-def test_what_is_left_is_sealed_when_the_server_stops(tmp_path: Path) -> None:
-    model_dir = linear_model_dir(tmp_path / "risk")
+def test_what_is_left_is_sealed_when_the_server_stops(model_dir: Path, tmp_path: Path) -> None:
     with live_server(model_dir, tmp_path / "data", seal_seconds="3600") as server:
         call(server, server.register("ada"), 3)
         assert sealed(server) == 0
@@ -70,8 +69,7 @@ def test_what_is_left_is_sealed_when_the_server_stops(tmp_path: Path) -> None:
     wait_until(lambda: sealed(server) == 3)
 
 
-def test_a_sealing_process_that_dies_is_started_again(tmp_path: Path) -> None:
-    model_dir = linear_model_dir(tmp_path / "risk")
+def test_a_sealing_process_that_dies_is_started_again(model_dir: Path, tmp_path: Path) -> None:
     with live_server(model_dir, tmp_path / "data", seal_seconds="0.2") as server:
         token = server.register("ada")
         call(server, token, 1)
@@ -91,8 +89,9 @@ def test_a_sealing_process_that_dies_is_started_again(tmp_path: Path) -> None:
         assert server.command("verify").returncode == 0
 
 
-def test_a_killed_server_leaves_a_record_that_verifies(tmp_path: Path, database_url: str) -> None:
-    model_dir = linear_model_dir(tmp_path / "risk")
+def test_a_killed_server_leaves_a_record_that_verifies(
+    model_dir: Path, tmp_path: Path, database_url: str
+) -> None:
     before = 0
     for name in ("ada", "bob"):
         server = launch(
@@ -110,9 +109,9 @@ def test_a_killed_server_leaves_a_record_that_verifies(tmp_path: Path, database_
     assert "not yet under a head: 0 rows" in verified.stdout
 
 
-def test_a_call_that_was_changed_is_named_by_the_command(tmp_path: Path) -> None:
+def test_a_call_that_was_changed_is_named_by_the_command(model_dir: Path, tmp_path: Path) -> None:
     settings = {"seal_seconds": "0"}
-    with live_server(linear_model_dir(tmp_path / "risk"), tmp_path / "data", **settings) as server:
+    with live_server(model_dir, tmp_path / "data", **settings) as server:
         ids = call(server, server.register("ada"), 5)
         assert sealed(server) == 0
         assert "has a head of 5 calls" in server.command("seal").stdout
@@ -131,9 +130,11 @@ def test_a_call_that_was_changed_is_named_by_the_command(tmp_path: Path) -> None
     assert f"row 4, call {ids[3]} (leaf 3 of 5): its content is not" in found.stderr
 
 
-def test_an_auditor_verifies_with_copies_of_the_heads_and_of_the_key(tmp_path: Path) -> None:
+def test_an_auditor_verifies_with_copies_of_the_heads_and_of_the_key(
+    model_dir: Path, tmp_path: Path
+) -> None:
     settings = {"seal_seconds": "0", "heads_file": str(tmp_path / "worm" / "heads")}
-    with live_server(linear_model_dir(tmp_path / "risk"), tmp_path / "data", **settings) as server:
+    with live_server(model_dir, tmp_path / "data", **settings) as server:
         call(server, server.register("ada"), 2)
         server.command("seal")
         key = tmp_path / "key.pub"
@@ -153,8 +154,8 @@ def test_an_auditor_verifies_with_copies_of_the_heads_and_of_the_key(tmp_path: P
     assert without.returncode == with_another.returncode == 1
 
 
-def test_commands_say_what_is_missing(tmp_path: Path) -> None:
-    with live_server(linear_model_dir(tmp_path / "risk"), tmp_path / "data") as server:
+def test_commands_say_what_is_missing(model_dir: Path, tmp_path: Path) -> None:
+    with live_server(model_dir, tmp_path / "data") as server:
         assert "nothing is on record yet" in server.command("seal").stdout
         assert "no head was ever signed" in server.command("seal", "status").stdout
         refused = server.command("verify")
