@@ -26,7 +26,17 @@ from onrecord.accounts.sign_in import Accounts
 from onrecord.accounts.standing import Gate
 from onrecord.accounts.tokens import Tokens
 from onrecord.errors import SettingsError
-from onrecord.http import api_keys, docs, health, models, predictions, proofs, tokens, users
+from onrecord.http import (
+    api_keys,
+    docs,
+    erasures,
+    health,
+    models,
+    predictions,
+    proofs,
+    tokens,
+    users,
+)
 from onrecord.http.body import BodyLimit, BodyRoom
 from onrecord.http.context import RequestContext
 from onrecord.http.direct import STATE_KEY, DirectPredictions
@@ -37,7 +47,10 @@ from onrecord.http.predict import PredictEndpoint, refusal
 from onrecord.http.refusals import add_refusals
 from onrecord.http.services import Services
 from onrecord.logs import AccessLog
+from onrecord.record.checkpoint import SigningKey
 from onrecord.record.database import Database
+from onrecord.record.erase import Eraser
+from onrecord.record.heads_file import HeadsFile
 from onrecord.record.model_versions import register_model_version
 from onrecord.record.spool import Spool
 from onrecord.record.writer import Writer
@@ -58,6 +71,7 @@ _LARGE_BODIES = 32
 __all__ = [
     "Parts",
     "build_accounts",
+    "build_eraser",
     "create_app",
     "load_served_model",
     "load_trust",
@@ -110,6 +124,12 @@ def build_accounts(settings: Settings, database: Database, *, counts: Path | Non
         ),
         ApiKeys(database, longest=timedelta(days=settings.api_key_days)),
     )
+
+
+def build_eraser(settings: Settings, database: Database) -> Eraser:
+    """Build what erases on the record, with the seal's key; raises SealError."""
+    key = SigningKey.from_file(settings.seal_key_file)
+    return Eraser(database, key, HeadsFile(settings.heads_path))
 
 
 def load_served_model(settings: Settings) -> Model:
@@ -264,6 +284,7 @@ def create_app(
         sessions=parts.sessions,
         api_keys=parts.api_keys,
         gate=gate,
+        eraser=lambda: build_eraser(settings, database),
         predictors={model.name: predictor},
         default_model=model.name,
         registration_open=settings.registration_open,
@@ -289,7 +310,7 @@ def create_app(
 
 
 def _add_routes(app: FastAPI, model: Model, settings: Settings) -> None:
-    for room in (users, tokens, api_keys, models, predictions, proofs, health):
+    for room in (users, tokens, api_keys, models, predictions, proofs, erasures, health):
         app.include_router(room.router)
     if not settings.docs:
         return

@@ -207,6 +207,20 @@ def check(database: DatabaseOption = None) -> None:
     typer.echo(f"{opened.url} is at this version")
 
 
+@db_app.command("vacuum")
+def vacuum(database: DatabaseOption = None) -> None:
+    """Write the database anew, without a trace of what was erased from it before.
+
+    In SQLite calls wait meanwhile, and it takes as much room again; in PostgreSQL nobody waits.
+    """
+    with open_database(database) as opened:
+        whole = opened.vacuum()
+    typer.echo(f"{opened.url} is written anew")
+    if not whole:
+        typer.echo("its log could not be emptied, as it is being read: run this again", err=True)
+        raise typer.Exit(1)
+
+
 def config() -> None:
     """Print the effective settings, secrets masked, as JSON."""
     typer.echo(json.dumps(load_settings().shown(), indent=2))

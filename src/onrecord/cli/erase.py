@@ -8,19 +8,18 @@ from typing import Annotated
 
 import typer
 
+from onrecord.app import build_eraser
 from onrecord.cli.admin import DatabaseOption, open_database
 from onrecord.cli.progress import rows_progress
 from onrecord.errors import NotFound, SettingsError
 from onrecord.record import users
-from onrecord.record.checkpoint import SigningKey
 from onrecord.record.database import Database
 from onrecord.record.erase import By, Erased, Eraser, Selection
 from onrecord.record.erasures import Act, What
-from onrecord.record.heads_file import HeadsFile
 from onrecord.record.tables import utc_text
-from onrecord.settings import Settings, load_settings
+from onrecord.settings import load_settings
 
-__all__ = ["erase", "erase_with_progress", "eraser_of", "told"]
+__all__ = ["erase", "erase_with_progress", "told"]
 
 
 def erase(
@@ -45,7 +44,7 @@ def erase(
             model=model,
             before=None if before is None else before.replace(tzinfo=UTC),
         )
-        eraser = eraser_of(settings, opened)
+        eraser = build_eraser(settings, opened)
         count = eraser.count("payloads", selection)
         if dry_run or not count:
             typer.echo(f"{count} calls have a payload to erase")
@@ -55,12 +54,6 @@ def erase(
         by = By(reason, operator=getpass.getuser())
         done = erase_with_progress(eraser, "payloads", selection, by, count)
     typer.echo(f"erased the payloads of {done.calls} calls: erasure {done.id}")
-
-
-def eraser_of(settings: Settings, database: Database) -> Eraser:
-    """Return what erases on the record that the settings name."""
-    key = SigningKey.from_file(settings.seal_key_file)
-    return Eraser(database, key, HeadsFile(settings.heads_path))
 
 
 def erase_with_progress(
@@ -73,7 +66,7 @@ def erase_with_progress(
     if done.traces:
         typer.echo(
             "SQLite's log could not be emptied, as it is being read; it may still hold what was "
-            "erased. Run `onrecord db forget` later",
+            "erased. Run `onrecord db vacuum` later",
             err=True,
         )
     return done

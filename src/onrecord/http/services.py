@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -16,6 +16,7 @@ from onrecord.accounts.sign_in import Accounts
 from onrecord.accounts.standing import Gate
 from onrecord.errors import Forbidden
 from onrecord.record.database import Database
+from onrecord.record.erase import Eraser
 from onrecord.record.spool import Spool
 from onrecord.record.writer import Writer
 from onrecord.serving.prediction import Predictor
@@ -33,7 +34,10 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Services:
-    """The parts of one server."""
+    """The parts of one server.
+
+    `eraser` makes what erases, from the seal's key as it is then; it raises SealError.
+    """
 
     database: Database
     writer: Writer
@@ -42,6 +46,7 @@ class Services:
     sessions: Sessions
     api_keys: ApiKeys
     gate: Gate
+    eraser: Callable[[], Eraser]
     predictors: Mapping[str, Predictor]
     default_model: str
     registration_open: bool

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from hashlib import sha256
+from operator import attrgetter
 from typing import Any, Literal, TypeAlias
 
 import msgspec
@@ -153,14 +154,18 @@ def acts_of(parts: Iterable[Any]) -> list[Act]:
     return list(acts.values())
 
 
-def page(connection: Connection, *, limit: int, before: str | None) -> list[Act]:
-    """Return at most `limit` acts, newest first, that are older than the id `before`."""
+def page(
+    connection: Connection, *, limit: int, before: str | None = None, only: str | None = None
+) -> list[Act]:
+    """Return at most `limit` acts, newest first: older than the id `before`; or `only` that one."""
     ids = select(erasures.c.id).distinct().order_by(erasures.c.id.desc()).limit(limit)
     if before is not None:
         ids = ids.where(erasures.c.id < before)
+    if only is not None:
+        ids = ids.where(erasures.c.id == only)
     shown = [erasures.c[name] for name in Act.__dataclass_fields__]
     query = select(*shown).where(erasures.c.id.in_(ids)).order_by(erasures.c.seq)
-    return acts_of(connection.execute(query))[::-1]
+    return sorted(acts_of(connection.execute(query)), key=attrgetter("id"), reverse=True)
 
 
 def erasures_between(
