@@ -15,6 +15,8 @@ from starlette.types import ASGIApp
 
 import onrecord
 from onrecord.accounts.api_keys import ApiKeys
+from onrecord.accounts.external import ExternalTokens, RoleMap
+from onrecord.accounts.issuer_keys import IssuerKeys
 from onrecord.accounts.keys import KeyRing
 from onrecord.accounts.limits import CallLimit, SignInLimit
 from onrecord.accounts.passwords import Passwords
@@ -32,6 +34,7 @@ from onrecord.http.predict import PredictEndpoint, refusal
 from onrecord.http.refusals import add_refusals
 from onrecord.http.services import Services
 from onrecord.logs import AccessLog
+from onrecord.outgoing import fault_of_url
 from onrecord.record.database import Database
 from onrecord.record.model_versions import register_model_version
 from onrecord.record.writer import Writer
@@ -48,6 +51,7 @@ _ACCOUNT_BODY_BYTES = 64 * 1024
 __all__ = [
     "Parts",
     "build_accounts",
+    "build_external",
     "create_app",
     "load_served_model",
     "load_trust",
@@ -98,6 +102,32 @@ def build_accounts(settings: Settings, database: Database) -> Parts:
             idle=timedelta(days=settings.session_idle_days),
         ),
         ApiKeys(database, longest=timedelta(days=settings.api_key_days)),
+    )
+
+
+def build_external(settings: Settings) -> ExternalTokens | None:
+    """Build what reads the tokens of the external issuer, None where the settings name none.
+
+    Raises SettingsError where they contradict each other.
+    """
+    issuer, audience = settings.oidc_issuer, settings.oidc_audience
+    if issuer is None:
+        return None
+    fault = fault_of_url(issuer)
+    if fault is not None or "?" in issuer:
+        raise SettingsError(f"setting oidc_issuer: {fault or 'an issuer has no query'}")
+    if issuer == settings.token_issuer:
+        raise SettingsError("setting oidc_issuer: it is the same as token_issuer")
+    if not audience:
+        raise SettingsError("setting oidc_audience: say what the `aud` of the tokens must have")
+    if not settings.oidc_algorithms:
+        raise SettingsError("setting oidc_algorithms: name one or more")
+    return ExternalTokens(
+        IssuerKeys(issuer, algorithms=settings.oidc_algorithms),
+        issuer=issuer,
+        audience=audience,
+        roles=RoleMap.parse(settings.oidc_role_claim, settings.oidc_roles),
+        username_claim=settings.oidc_username_claim,
     )
 
 
@@ -157,6 +187,7 @@ def create_app(settings: Settings, *, writer_address: str | None = None) -> ASGI
     server is; without one the application starts its own. Raises StartupError with one clear
     message where the server cannot start.
     """
+    external = build_external(settings)
     database = Database(settings.database_url)
     database.upgrade()
     model, model_version_id = _open_model(settings, database)
@@ -166,7 +197,7 @@ def create_app(settings: Settings, *, writer_address: str | None = None) -> ASGI
     runner = Runner(model, deadline_seconds=settings.predict_seconds)
     validator = Validator(model.schema, max_rows=settings.max_rows)
     predictor = Predictor(model, model_version_id, validator, runner, recorder)
-    gate = Gate(parts.tokens, database)
+    gate = Gate(parts.tokens, database, external=external)
     call_limit = CallLimit(settings.call_rate) if settings.call_rate else None
     access = AccessLog()
     direct = DirectPredictions(
@@ -186,7 +217,11 @@ def create_app(settings: Settings, *, writer_address: str | None = None) -> ASGI
             if address is None:
                 address = stack.enter_context(WriterProcess(settings.database_url)).address
             await writer.start(address)
+            if external is not None:
+                external.keys.start()
             yield {STATE_KEY: direct}
+            if external is not None:
+                await external.keys.close()
             runner.close()
             await writer.close()
         parts.passwords.close()

@@ -9,6 +9,7 @@ There is no HTTP here: `onrecord.http.problems` gives each class its status.
     │   │   └── UntrustedModelError
     │   ├── DatabaseError          unreachable, or its tables are not the ones this version needs
     │   └── SealError              the record cannot be sealed, or a head of it cannot be trusted
+    ├── RemoteError                another server did not do what it was asked; logged
     └── CallError                  the answer to a call; shown to the caller
         ├── MalformedJson
         ├── InvalidInput           every bad field at once, as `faults`
@@ -50,6 +51,7 @@ __all__ = [
     "NotAcceptable",
     "NotFound",
     "OnrecordError",
+    "RemoteError",
     "SealError",
     "SettingsError",
     "StartupError",
@@ -117,6 +119,10 @@ class DatabaseError(StartupError):
 
 class SealError(StartupError):
     """The record cannot be sealed, or what should be a key or a signed head of it is not."""
+
+
+class RemoteError(OnrecordError):
+    """Another server, which onrecord asked, could not be reached or did not answer as it should."""
 
 
 class CallError(OnrecordError):
