@@ -17,6 +17,8 @@ from starlette.types import ASGIApp
 import onrecord
 from onrecord.accounts.api_keys import ApiKeys
 from onrecord.accounts.call_limits import CallLimits
+from onrecord.accounts.external import ExternalTokens, RoleMap
+from onrecord.accounts.issuer_keys import IssuerKeys
 from onrecord.accounts.keys import KeyRing
 from onrecord.accounts.limits import SignInLimit
 from onrecord.accounts.passwords import Passwords
@@ -47,6 +49,7 @@ from onrecord.http.predict import PredictEndpoint, refusal
 from onrecord.http.refusals import add_refusals
 from onrecord.http.services import Services
 from onrecord.logs import AccessLog
+from onrecord.outgoing import fault_of_url
 from onrecord.record.checkpoint import SigningKey
 from onrecord.record.database import Database
 from onrecord.record.erase import Eraser
@@ -72,6 +75,7 @@ __all__ = [
     "Parts",
     "build_accounts",
     "build_eraser",
+    "build_external",
     "create_app",
     "load_served_model",
     "load_trust",
@@ -130,6 +134,32 @@ def build_eraser(settings: Settings, database: Database) -> Eraser:
     """Build what erases on the record, with the seal's key; raises SealError."""
     key = SigningKey.from_file(settings.seal_key_file)
     return Eraser(database, key, HeadsFile(settings.heads_path))
+
+
+def build_external(settings: Settings) -> ExternalTokens | None:
+    """Build what reads the tokens of the external issuer, None where the settings name none.
+
+    Raises SettingsError where they contradict each other.
+    """
+    issuer, audience = settings.oidc_issuer, settings.oidc_audience
+    if issuer is None:
+        return None
+    fault = fault_of_url(issuer)
+    if fault is not None or "?" in issuer:
+        raise SettingsError(f"setting oidc_issuer: {fault or 'an issuer has no query'}")
+    if issuer == settings.token_issuer:
+        raise SettingsError("setting oidc_issuer: it is the same as token_issuer")
+    if not audience:
+        raise SettingsError("setting oidc_audience: say what the `aud` of the tokens must have")
+    if not settings.oidc_algorithms:
+        raise SettingsError("setting oidc_algorithms: name one or more")
+    return ExternalTokens(
+        IssuerKeys(issuer, algorithms=settings.oidc_algorithms),
+        issuer=issuer,
+        audience=audience,
+        roles=RoleMap.parse(settings.oidc_role_claim, settings.oidc_roles),
+        username_claim=settings.oidc_username_claim,
+    )
 
 
 def load_served_model(settings: Settings) -> Model:
@@ -212,6 +242,7 @@ def create_app(
     workers of the server count together what is limited; without one the application counts for
     itself. Raises StartupError with one clear message where the server cannot start.
     """
+    external = build_external(settings)
     database = Database(settings.database_url)
     database.upgrade()
     model, model_version_id = _open_model(settings, database)
@@ -223,7 +254,7 @@ def create_app(
     predictor = Predictor(model, model_version_id, validator, runner, recorder)
     spool = None if settings.spool_place is None else Spool(settings.spool_place)
     stale_seconds = settings.spool_minutes * 60 if spool else 0
-    gate = Gate(parts.tokens, database, stale_seconds=stale_seconds)
+    gate = Gate(parts.tokens, database, external=external, stale_seconds=stale_seconds)
     call_limits = CallLimits(
         database,
         rate=_call_rate(settings),
@@ -254,12 +285,16 @@ def create_app(
             if address is None:
                 address = stack.enter_context(writer_process(settings)).address
             await writer.start(address)
+            if external is not None:
+                external.keys.start()
             limits = Limits(
                 connections_within(),
                 head_seconds=settings.head_seconds,
                 write_seconds=settings.body_seconds,
             )
             yield {STATE_KEY: direct, LIMITS_KEY: limits}
+            if external is not None:
+                await external.keys.close()
             runner.close()
             await writer.close()
         parts.passwords.close()

@@ -9,6 +9,7 @@ There is no HTTP here: `onrecord.http.problems` gives each class its status.
     │   │   └── UntrustedModelError
     │   ├── DatabaseError          unreachable, or its tables are not the ones this version needs
     │   └── SealError              the record cannot be sealed, or a head of it cannot be trusted
+    ├── RemoteError                another server did not do what it was asked; logged
     └── CallError                  the answer to a call; shown to the caller
         ├── MalformedRequest        what came is no HTTP request
         ├── HeadTooLarge
@@ -61,6 +62,7 @@ __all__ = [
     "NotAcceptable",
     "NotFound",
     "OnrecordError",
+    "RemoteError",
     "SealError",
     "SettingsError",
     "StartupError",
@@ -129,6 +131,10 @@ class DatabaseError(StartupError):
 
 class SealError(StartupError):
     """The record cannot be sealed, or what should be a key or a signed head of it is not."""
+
+
+class RemoteError(OnrecordError):
+    """Another server, which onrecord asked, could not be reached or did not answer as it should."""
 
 
 class CallError(OnrecordError):

@@ -7,7 +7,6 @@ below. Only `onrecord.app` and `onrecord.cli` read them; every other part is han
 
 from __future__ import annotations
 
-import ipaddress
 import os
 from pathlib import Path
 from typing import Annotated, Literal
@@ -25,6 +24,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
 from onrecord.errors import SettingsError
+from onrecord.loopback import is_loopback
 from onrecord.record.spool_place import SpoolPlace
 
 __all__ = ["Settings", "load_settings"]
@@ -38,6 +38,9 @@ def _split(value: object) -> object:
 
 
 Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
+Algorithms = Annotated[
+    tuple[Literal["RS256", "PS256", "ES256", "EdDSA"], ...], NoDecode, BeforeValidator(_split)
+]
 
 
 class Settings(BaseSettings):
@@ -97,6 +100,34 @@ class Settings(BaseSettings):
     )
     token_issuer: str = Field(default="onrecord", description="The `iss` of the tokens.")
     token_audience: str = Field(default="onrecord", description="The `aud` of the tokens.")
+    oidc_issuer: str | None = Field(
+        default=None,
+        description="An OpenID Connect issuer whose access tokens are accepted too, exactly as in "
+        "their `iss`; its keys are found by its discovery document.",
+    )
+    oidc_audience: str | None = Field(
+        default=None,
+        description="What the `aud` of the issuer's tokens must have: this API, not a client's id.",
+    )
+    oidc_algorithms: Algorithms = Field(
+        default=("RS256", "EdDSA"),
+        description="How the issuer's tokens may be signed: RS256, PS256, ES256, EdDSA.",
+    )
+    oidc_role_claim: str = Field(
+        default="roles",
+        description="The claim with a user's roles at the issuer; realm_access.roles is one "
+        "within another.",
+    )
+    oidc_roles: Words = Field(
+        default=(),
+        description="Roles at the issuer and here, as onrecord-admins=admin,auditors=auditor; the "
+        "first that a token has counts, and one with none is a user's. Once one is mapped to user, "
+        "who has none may not call.",
+    )
+    oidc_username_claim: str = Field(
+        default="preferred_username",
+        description="The claim that names a user of the issuer at first sight; else the `sub`.",
+    )
     api_key_days: int = Field(
         default=365,
         ge=1,
@@ -245,7 +276,7 @@ class Settings(BaseSettings):
     def registration_open(self) -> bool:
         """Whether a stranger may register."""
         if self.registration == "auto":
-            return _is_loopback(self.host)
+            return is_loopback(self.host)
         return self.registration == "open"
 
     def shown(self) -> dict[str, object]:
@@ -278,12 +309,3 @@ def load_settings(**given: object) -> Settings:
     except ValueError as error:
         raise SettingsError(f"the settings file cannot be read: {error}") from None
     return settings
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -107,18 +107,24 @@ class Accounts:
     async def set_role(self, user_id: str, role: Role) -> None:
         """Give a user another role.
 
-        Raises NotFound where there is no such user, and Conflict where it is deleted or the last
-        admin.
+        Raises NotFound where there is no such user, and Conflict where it is deleted, the last
+        admin, or has its role from an external issuer.
         """
-        await self._change(user_id, lambda c: users.set_role(c, user_id, role))
+
+        def change(connection: Connection) -> None:
+            _signs_in_here(_living(connection, user_id))
+            users.set_role(connection, user_id, role)
+
+        await self._change(user_id, change)
 
     async def set_password(self, user_id: str, password: str) -> None:
         """Give a user another password; its tokens so far stop working.
 
         Raises InvalidInput where the password is not acceptable, NotFound where there is no such
-        user, and Conflict where it is deleted.
+        user, and Conflict where it is deleted or signs in at an external issuer.
         """
         user = await self._database.run(self._existing, user_id)
+        _signs_in_here(user)
         fault = check_password(password, user.username)
         _refuse(*(() if fault is None else (fault,)))
         password_hash = await self._passwords.hash(password)
@@ -180,9 +186,15 @@ def _living(connection: Connection, user_id: str) -> User:
     return user
 
 
+def _signs_in_here(user: User) -> None:
+    if user.issuer is not None:
+        raise Conflict(f"The user signs in at {user.issuer}, which says its role and password.")
+
+
 def _leave_an_admin(connection: Connection, before: User) -> None:
     """Refuse a change after which nobody could administer; `before` is the user before it."""
-    if before.role == "admin" and before.may_call and not users.has_admin(connection):
+    local = before.issuer is None
+    if local and before.role == "admin" and before.may_call and not users.has_admin(connection):
         raise Conflict("This is the last admin; make another one first.")
 
 

@@ -9,6 +9,8 @@ from datetime import UTC, datetime
 from onrecord.accounts.api_keys import is_api_key
 from onrecord.accounts.bearer import bearer_token
 from onrecord.accounts.caller import Caller, role_of
+from onrecord.accounts.external import ExternalTokens
+from onrecord.accounts.external_standing import ExternalStandings
 from onrecord.accounts.fresh import Fresh
 from onrecord.accounts.key_standing import KeyStandings
 from onrecord.accounts.tokens import Claims, Tokens
@@ -42,6 +44,7 @@ class Gate:
     `freshness_seconds`: so long can a disabled user, a changed role, an ended session, a withdrawn
     signing key or a revoked API key go unnoticed, and no longer, in every process on the database.
     While the database is away, callers it told of in the last `stale_seconds` go on.
+    With `external` the tokens of an external issuer are accepted, too.
     """
 
     def __init__(
@@ -49,6 +52,7 @@ class Gate:
         tokens: Tokens,
         database: Database,
         *,
+        external: ExternalTokens | None = None,
         freshness_seconds: float = 0.5,
         stale_seconds: float = 0.0,
     ) -> None:
@@ -67,6 +71,21 @@ class Gate:
             stale_seconds=stale_seconds,
             max_remembered=_MAX_CACHED,
         )
+        self._external = (
+            None
+            if external is None
+            else ExternalStandings(
+                external,
+                database,
+                freshness_seconds=freshness_seconds,
+                stale_seconds=stale_seconds,
+                max_remembered=_MAX_CACHED,
+            )
+        )
+
+    def is_external(self, token: str) -> bool:
+        """Tell whether a token says that it is one of the external issuer's."""
+        return self._external is not None and self._external.names_issuer(token)
 
     def authenticate_cached(self, header: str | None) -> Caller | None:
         """Return the caller where all that is needed is known and fresh, else None.
@@ -75,7 +94,10 @@ class Gate:
         """
         claims = self._claims.get(header)
         if claims is None:
-            return self._api_keys.caller_cached(header)
+            caller = self._api_keys.caller_cached(header)
+            if caller is None and self._external is not None:
+                caller = self._external.caller_cached(header)
+            return caller
         standing = self._standings.get(claims.user_id)
         if (
             standing is None
@@ -92,13 +114,17 @@ class Gate:
         """Return the caller of an Authorization header: "Bearer TOKEN" or the token alone.
 
         An API key is sent as a token is. Raises Unauthenticated where there is no valid token or
-        key of a user who may call, and Unavailable where the database cannot tell.
+        key of a user who may call, Forbidden where a token of the external issuer has no role
+        here, and Unavailable where the database or the issuer cannot tell.
         """
         caller = self.authenticate_cached(header)
         if caller is not None:
             return caller
-        if is_api_key(bearer_token(header)):
+        token = bearer_token(header)
+        if is_api_key(token):
             return await self._api_keys.caller(header)
+        if self._external is not None and self._external.names_issuer(token):
+            return await self._external.caller(header)
         claims = self._read_token(header)
         standing = await self._standing_for(claims)
         if (

@@ -188,6 +188,8 @@ def _announce(settings: Settings) -> None:
     lines.append(f"  record: {settings.shown()['database']}")
     registration = "open" if settings.registration_open else "closed"
     lines.append(f"  registration: {registration} (setting `registration`)")
+    if settings.oidc_issuer is not None:
+        lines.append(f"  tokens of {settings.oidc_issuer} are accepted, too")
     database = Database(settings.database_url)
     with database.read() as connection:
         if not users.has_admin(connection):

@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field
 from onrecord.accounts.api_keys import is_api_key
 from onrecord.accounts.bearer import bearer_token
 from onrecord.accounts.sessions import Issued
-from onrecord.errors import Unauthenticated
+from onrecord.errors import Conflict, Unauthenticated
 from onrecord.http.services import CallerDep, Services, ServicesDep
 from onrecord.record.users import User
 
@@ -123,6 +123,8 @@ async def revoke(request: Request, services: ServicesDep) -> Response:
             raise _OauthError("invalid_request", "The token is needed.")
         if is_api_key(token):
             raise _OauthError("unsupported_token_type", "Revoke an API key by DELETE /keys/ID.")
+        if services.gate.is_external(token):
+            raise _OauthError("unsupported_token_type", "Revoke the token at its issuer.")
         await services.sessions.end(token)
     except _OauthError as error:
         return _refused(error)
@@ -144,10 +146,13 @@ async def log_out(
 
     API keys go on working.
     """
+    token = bearer_token(request.headers.get("authorization"))
+    if services.gate.is_external(token):
+        raise Conflict("The token is of an external issuer; sign out there.")
     if everywhere:
         await services.accounts.sign_out_everywhere(caller.user_id)
     else:
-        await services.sessions.end(bearer_token(request.headers.get("authorization")))
+        await services.sessions.end(token)
 
 
 async def _fields(request: Request) -> dict[str, str]:

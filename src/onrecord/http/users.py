@@ -33,6 +33,8 @@ class UserOut(BaseModel):
     created_at: datetime
     disabled_at: datetime | None
     deleted_at: datetime | None
+    issuer: str | None = Field(description="Where the user signs in; null is here.")
+    subject: str | None = Field(description="Who the user is at that issuer.")
 
 
 class Registration(BaseModel):
@@ -91,6 +93,8 @@ def _shown(user: users.User) -> UserOut:
         created_at=user.created_at,
         disabled_at=user.disabled_at,
         deleted_at=user.deleted_at,
+        issuer=user.issuer,
+        subject=user.subject,
     )
 
 

@@ -114,6 +114,9 @@ users = Table(
     Column("created_at", UtcDateTime, nullable=False),
     Column("disabled_at", UtcDateTime),
     Column("deleted_at", UtcDateTime),
+    # Who it is at an external issuer; both null where it signs in here.
+    Column("issuer", Text),
+    Column("subject", Text),
     UniqueConstraint("username_key"),
 )
 
@@ -228,6 +231,7 @@ erasures = Table(
 
 Index(None, erasures.c.id, erasures.c.seq)
 Index(None, erasures.c.last_leaf)
+Index(None, users.c.issuer, users.c.subject, unique=True)
 Index(None, api_keys.c.user_id, api_keys.c.id)
 Index(None, sessions.c.user_id, sessions.c.created_at)
 Index(

@@ -18,6 +18,7 @@ __all__ = [
     "User",
     "add",
     "by_id",
+    "by_subject",
     "by_username",
     "delete",
     "end_tokens",
@@ -35,7 +36,8 @@ class User:
     """A user, deleted ones included.
 
     `token_version` grows whenever the tokens given out so far must stop working. A deleted user
-    has neither `email` nor `password_hash`. Times are in UTC.
+    has neither `email` nor `password_hash`. Times are in UTC. Where it signs in at an external
+    issuer, `issuer` and `subject` say who it is there, and it has no password.
     """
 
     id: str
@@ -47,6 +49,8 @@ class User:
     disabled_at: datetime | None
     deleted_at: datetime | None
     password_hash: str | None
+    issuer: str | None = None
+    subject: str | None = None
 
     @property
     def may_call(self) -> bool:
@@ -57,17 +61,20 @@ class User:
 _COLUMNS = [users.c[name] for name in User.__dataclass_fields__]
 
 
-def add(
+def add(  # noqa: PLR0913 - one argument a property of the user
     connection: Connection,
     *,
     username: str,
     email: str | None,
     password_hash: str | None,
     role: str,
+    issuer: str | None = None,
+    subject: str | None = None,
 ) -> User:
     """Add a user and return it.
 
-    Raises Conflict where the name is taken, whatever its case, also by a user since deleted.
+    Raises Conflict where the name is taken, whatever its case, also by a user since deleted, or
+    there is one of that issuer and subject.
     """
     user = User(
         id=new_id(),
@@ -79,6 +86,8 @@ def add(
         disabled_at=None,
         deleted_at=None,
         password_hash=password_hash,
+        issuer=issuer,
+        subject=subject,
     )
     values = {name: getattr(user, name) for name in User.__dataclass_fields__}
     if not insert_if_missing(connection, users, {**values, "username_key": _key(username)}):
@@ -96,6 +105,11 @@ def by_id(connection: Connection, user_id: str) -> User | None:
     return _one(connection, users.c.id == user_id) if is_id(user_id) else None
 
 
+def by_subject(connection: Connection, issuer: str, subject: str) -> User | None:
+    """Return the user who is `subject` at an external issuer, or None."""
+    return _one(connection, (users.c.issuer == issuer) & (users.c.subject == subject))
+
+
 def page(connection: Connection, limit: int, after_id: str | None) -> list[User]:
     """Return at most `limit` users, oldest first, that came after the id `after_id`."""
     query = select(*_COLUMNS).order_by(users.c.id).limit(limit)
@@ -105,12 +119,15 @@ def page(connection: Connection, limit: int, after_id: str | None) -> list[User]
 
 
 def has_admin(connection: Connection) -> bool:
-    """Tell whether an admin exists who can sign in.
+    """Tell whether an admin exists who can sign in here, not at an external issuer.
 
     In a transaction for writing no other can change that until this one ends.
     """
     query = select(users.c.id).where(
-        users.c.role == "admin", users.c.disabled_at.is_(None), users.c.deleted_at.is_(None)
+        users.c.role == "admin",
+        users.c.issuer.is_(None),
+        users.c.disabled_at.is_(None),
+        users.c.deleted_at.is_(None),
     )
     return connection.execute(query.limit(1).with_for_update()).first() is not None
 
