@@ -6,7 +6,7 @@ STAMPS := $(VENV)/.stamps
 CONSTRAINTS := $(wildcard constraints/py$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])').txt)
 PIP := $(BIN)/python -m pip install --quiet $(if $(CONSTRAINTS),-c $(CONSTRAINTS))
 
-.PHONY: install dev demo test torture check bench bench-peers clean services
+.PHONY: install dev demo test fuzz torture check bench bench-peers clean services
 
 install: $(STAMPS)/install ## the package, the common model extras and the `onrecord` command in .venv
 
@@ -40,6 +40,9 @@ check: dev ## format, lint, types
 
 test: dev services check ## every test, on SQLite and on PostgreSQL
 	$(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder
+
+fuzz: dev ## schemathesis over the whole API, other cases every time; CASES= how many, about
+	FUZZ_CASES=$(or $(CASES),20000) $(BIN)/pytest -n 0 -q -s tests/test_fuzz.py
 
 torture: dev services ## proof under faults, in its long form; ARGS= for python -m torture
 	PYTHONPATH=tests $(BIN)/python -m torture $(ARGS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,8 +28,9 @@ from onrecord.record.database import Database
 from onrecord.settings import Settings, load_settings
 from serving.models import schema_of
 
-ALL = [text for texts in NAUGHTY.values() for text in texts]
-SHORT = [text for text in ALL if len(text) < 300]
+DATABASES_DIFFER = ("control characters", "half a pair", "numbers", "SQL")
+REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+CHALLENGE = re.compile(r'Bearer realm="onrecord"(, error="[a-z_]+", error_description="[^"]*")?')
 Headers = dict[str, str]
 
 
@@ -58,8 +60,15 @@ def settings(
 
 @pytest.fixture(scope="module")
 def client(settings: Settings) -> Iterator[TestClient]:
-    with TestClient(create_app(settings)) as client:
+    with TestClient(create_app(settings), follow_redirects=False) as client:
         yield client
+
+
+@pytest.fixture(scope="module")
+def strings(settings: Settings) -> list[str]:
+    """Every string; on the second kind of database those in which databases differ."""
+    kinds = NAUGHTY if "postgresql" in settings.database_url else DATABASES_DIFFER
+    return [text for kind in kinds for text in NAUGHTY[kind]]
 
 
 @pytest.fixture(scope="module")
@@ -91,151 +100,151 @@ def check(answer: httpx2.Response, expected: set[int]) -> None:
     assert answer.headers["x-content-type-options"] == "nosniff"
 
 
-def test_as_a_text_that_the_model_reads(client: TestClient, admin: Headers) -> None:
-    for text in ALL:
+def test_as_a_text_that_the_model_reads(
+    client: TestClient, admin: Headers, strings: list[str]
+) -> None:
+    for text in strings:
         sent = as_json({"said": text})
         answer = client.post("/predict", **sent | {"headers": sent["headers"] | admin})
 
         whole = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace") == text
         check(answer, {200} if whole else {400})
-        identifier = answer.headers["x-request-id"]
-        shown = client.get(f"/predictions/{identifier}", headers=admin)
+        shown = client.get(f"/predictions/{answer.headers['x-request-id']}", headers=admin)
         check(shown, {200})
         if whole:
             assert shown.json()["input"] == {"said": text}
 
 
-def test_as_a_name_or_a_value_that_no_model_knows(client: TestClient, admin: Headers) -> None:
-    for text in ALL:
-        for document in ({text: 1}, {"said": [text]}, {"said": "x", text: {text: text}}):
-            sent = as_json(document)
-            answer = client.post("/predict", **sent | {"headers": sent["headers"] | admin})
+def test_as_a_name_or_a_value_that_no_model_knows(
+    client: TestClient, admin: Headers, strings: list[str]
+) -> None:
+    for text in strings:
+        sent = as_json({"said": [text], text + "x": {text: text}})
+        answer = client.post("/predict", **sent | {"headers": sent["headers"] | admin})
 
-            check(answer, {400})
-            check(
-                client.get(f"/predictions/{answer.headers['x-request-id']}", headers=admin), {200}
-            )
-
-
-def test_as_a_username_an_email_and_a_password(client: TestClient, admin: Headers) -> None:
-    made = 0
-    for text in SHORT:
-        for document in (
-            {"username": text, "password": PASSWORD},
-            {"username": f"u{made}", "password": PASSWORD, "email": text},
-            {"username": f"u{made}", "password": PASSWORD, "email": f"{text}@x"},
-            {"username": "root", "password": text},
-            {"username": "root", "password": PASSWORD, text: text},
-        ):
-            answer = client.post("/users", **as_json(document))
-            check(answer, {201, 400, 409})
-            if answer.status_code == 201:
-                made += 1
-                shown = client.get(f"/users/{answer.json()['user']['id']}", headers=admin)
-                assert shown.json()["email"] == document.get("email")
-    assert made < 80  # each of them costs a password's hash
+        check(answer, {400})
+        check(client.get(f"/predictions/{answer.headers['x-request-id']}", headers=admin), {200})
 
 
-def test_as_a_credential(client: TestClient) -> None:
-    address = 0
-    for text in SHORT:
-        address += 1
+def test_as_a_username_an_email_and_a_password(
+    client: TestClient, admin: Headers, strings: list[str]
+) -> None:
+    asked: list[dict[str, str]] = [{"username": text, "password": "short"} for text in strings]
+    asked += [{"username": "root", "password": PASSWORD, text + "x": text} for text in strings]
+    asked += [{"username": text, "password": PASSWORD} for text in strings[::12]]
+    asked += [{"username": "root", "password": text} for text in strings[::12]]
+    asked += [
+        {"username": f"u{i}", "password": PASSWORD, "email": f"{text}@x"}
+        for i, text in enumerate(strings[::8])
+    ]
+    for document in asked:
+        answer = client.post("/users", **as_json(document))
+
+        check(answer, {201, 400, 409, 413})
+        assert "short" not in answer.text.replace("too_short", "").replace("too short", "")
+        if answer.status_code == 201:
+            shown = client.get(f"/users/{answer.json()['user']['id']}", headers=admin)
+            assert shown.json()["username"] == document["username"]
+            assert shown.json()["email"] == document.get("email")
+
+
+def test_as_a_credential(client: TestClient, strings: list[str]) -> None:
+    for text in strings:
+        encoded = quote(text, errors="surrogatepass").encode()
         for answer in (
             client.post("/token", **as_json({"username": text, "password": ""})),
-            client.post(
-                "/token", **as_json({"grant_type": text, "username": "a", "password": "b"})
-            ),
-            client.post(
-                "/token", data={"grant_type": "refresh_token", "refresh_token": "x" + repr(text)}
-            ),
-            client.post("/token", content=quote(text, errors="surrogatepass").encode()),
-            client.post("/revoke", **as_json({"token": text})),
-            client.post(
-                "/revoke", content=b"token=" + quote(text, errors="surrogatepass").encode()
-            ),
+            client.post("/token", **as_json({"grant_type": text + "x", text: text})),
+            client.post("/token", content=b"grant_type=refresh_token&refresh_token=" + encoded),
+            client.post("/revoke", content=b"token=" + encoded),
         ):
-            check(answer, {200, 400, 415})
+            check(answer, {200, 400, 413, 415})
 
 
-def test_as_an_authorization(client: TestClient) -> None:
-    for text in ALL:
+def test_as_an_authorization(client: TestClient, strings: list[str]) -> None:
+    for text in strings:
         raw = text.encode("utf-8", "surrogatepass")
-        for value in (raw, b"Bearer " + raw, b"Bearer onr_live_" + raw, b"Basic " + raw):
+        for value in (raw, b"Bearer " + raw, b"Bearer onr_live_" + raw):
             answer = client.get("/users/me", headers={b"authorization": value})
 
             check(answer, {401})
-            assert answer.headers["www-authenticate"].startswith('Bearer realm="onrecord"')
-            assert text not in answer.headers["www-authenticate"] or len(text) < 3 or text.isascii()
+            challenge = answer.headers["www-authenticate"]
+            assert CHALLENGE.fullmatch(challenge), challenge
 
 
-def test_as_a_key(client: TestClient, admin: Headers) -> None:
-    for text in SHORT:
+def test_as_a_key(client: TestClient, admin: Headers, strings: list[str]) -> None:
+    for text in strings:
         for document in (
             {"name": text},
-            {"name": "a", "scopes": [text]},
             {"name": "a", "models": [text]},
-            {"name": "a", "kind": text},
-            {"name": "a", "expires_at": text},
+            {"name": "a", "scopes": [text], "kind": text, "expires_at": text, text + "x": text},
         ):
             sent = as_json(document)
             answer = client.post("/keys", **sent | {"headers": sent["headers"] | admin})
-            check(answer, {201, 400})
+
+            check(answer, {201, 400, 413})
             if answer.status_code == 201:
                 assert client.delete(f"/keys/{answer.json()['id']}", headers=admin).is_success
-    page = client.get("/keys?limit=1000", headers=admin)
-    check(page, {200})
+    check(client.get("/keys?limit=1000", headers=admin), {200})
 
 
 PLACES = [
-    "/{}", "/users/{}", "/predictions/{}", "/predictions/{}/proof", "/models/{}", "/models/{}/schema",
-    "/static/{}", "/predictions?user={}", "/predictions?before={}", "/predictions?model={}",
-    "/predictions?version={}", "/predictions?status={}", "/predictions?since={}", "/predictions?until={}",
-    "/predictions?x_request_id={}", "/predictions?api_key={}", "/predictions?test={}",
-    "/predictions?limit={}", "/users?after={}", "/users?limit={}", "/keys?user={}", "/keys?after={}",
+    "/{}",
+    "/users/{}",
+    "/predictions/{}",
+    "/predictions/{}/proof",
+    "/models/{}",
+    "/models/{}/schema",
+    "/static/{}",
+    "/predictions?user={}",
+    "/predictions?before={}",
+    "/predictions?model={}",
+    "/predictions?version={}",
+    "/predictions?status={}",
+    "/predictions?since={}",
+    "/predictions?x_request_id={}",
+    "/predictions?api_key={}",
+    "/predictions?test={}",
+    "/predictions?limit={}",
     "/predictions?{}=1",
-]  # fmt: skip
+    "/users?after={}",
+    "/keys?user={}",
+]
 
 
-@pytest.mark.parametrize("place", PLACES)
-def test_as_a_part_of_an_address(client: TestClient, admin: Headers, place: str) -> None:
-    for text in SHORT:
-        address = place.replace("{}", quote(text, safe="", errors="surrogatepass"))
-        check(client.get(address, headers=admin), {200, 307, 400, 404, 405})
+def test_as_a_part_of_an_address(client: TestClient, admin: Headers, strings: list[str]) -> None:
+    for number, text in enumerate(strings):
+        # A client would take dots for a way through folders, and not send them.
+        part = quote(text[:2000], safe="", errors="surrogatepass").replace(".", "%2E")
+        for place in PLACES[number % 2 :: 2]:
+            check(client.get(place.replace("{}", part), headers=admin), {200, 307, 400, 404, 405})
 
 
-def test_as_the_name_of_a_model_or_an_id_to_change(client: TestClient, admin: Headers) -> None:
-    for text in SHORT:
-        part = quote(text, safe="", errors="surrogatepass")
+def test_as_the_name_of_a_model_or_an_id_to_change(
+    client: TestClient, admin: Headers, strings: list[str]
+) -> None:
+    for text in strings:
+        part = quote(text[:2000], safe="", errors="surrogatepass").replace(".", "%2E")
         check(client.post(f"/models/{part}/predict", json={"said": "x"}, headers=admin), {404, 405})
         check(client.patch(f"/users/{part}", json={}, headers=admin), {404, 405})
         check(client.delete(f"/users/{part}", headers=admin), {404, 405})
         check(client.delete(f"/keys/{part}", headers=admin), {404, 405})
 
 
-@pytest.mark.parametrize(
-    "name", ["content-type", "accept", "x-request-id", "host", "x-forwarded-for"]
-)
-def test_as_a_header(client: TestClient, admin: Headers, name: str) -> None:
-    for text in SHORT:
-        value = text.encode("utf-8", "surrogatepass")
-        headers = {key.encode(): word.encode() for key, word in admin.items()}
-        answer = client.post(
-            "/predict", content=b'{"said": "x"}', headers=headers | {name.encode(): value}
-        )
+def test_as_a_header(client: TestClient, admin: Headers, strings: list[str]) -> None:
+    sent = {key.encode(): word.encode() for key, word in admin.items()}
+    for text in strings:
+        for name in (b"content-type", b"accept", b"x-request-id", b"host"):
+            headers = sent | {name: text.encode("utf-8", "surrogatepass")}
+            answer = client.post("/predict", content=b'{"said": "x"}', headers=headers)
 
-        check(answer, {200, 400, 406, 415})
-        assert (
-            value not in answer.headers["x-request-id"].encode()
-            or value.isalnum()
-            or len(value) < 3
-        )
+            check(answer, {200, 400, 406, 415})
+            assert REQUEST_ID.fullmatch(answer.headers["x-request-id"])
 
 
 def test_operators_read_it_all_and_no_terminal_obeys(
     client: TestClient, admin: Headers, settings: Settings, tmp_path: Path
 ) -> None:
-    hostile = ["[/red]", "[link=//evil.test]a[/link]", "=1+1", "{0}", "%s"]
-    for name in hostile:
+    for name in ("[/red]", "[link=//evil.test]a[/link]", "=1+1"):
         assert client.post("/keys", json={"name": name}, headers=admin).status_code == 201
     for i, name in enumerate(["[/red]", "a\x9b2Jb", "\u202egpj"]):
         registration = {"username": f"h{i}", "password": PASSWORD, "email": f"{name}@x"}
@@ -243,46 +252,46 @@ def test_operators_read_it_all_and_no_terminal_obeys(
     environment = {
         "ONRECORD_DATABASE": settings.database_url,
         "ONRECORD_DATA_DIR": str(settings.data_dir),
-        "COLUMNS": "200",
         "ONRECORD_CONFIG": str(tmp_path / "none.toml"),
+        "COLUMNS": "200",
     }
 
     for words in (
-        ["log", "--limit", "2000"],
-        ["log", "--limit", "2000", "--json"],
+        ["log", "--limit", "5000"],
+        ["log", "--limit", "5000", "--json"],
         ["users", "list"],
         ["users", "list", "--json"],
         ["api-keys", "list"],
         ["api-keys", "list", "--json"],
-        ["export"],
-        ["export", "--format", "csv"],
-        ["export", "--format", "parquet", "-o", str(tmp_path / "record.parquet")],
+        ["export", "--format", "jsonl"],
     ):
         ran = CliRunner().invoke(_build(), words, env=environment)
         assert ran.exit_code == 0, (words, ran.exception)
-        if "csv" not in words and words[0] != "export":
-            controls = {c for c in ran.output if not c.isprintable()} - {"\n"}
-            assert not controls - ({"\u2028", "\u2029"} if "--json" in words else set()), words
+        assert {c for c in ran.output if not c.isprintable() and c.isascii()} <= {"\n"}, words
+        assert not set(ran.output) & set("\x85\x9b\u2028\u202e\u2066"), words
+    for form in ("csv", "parquet"):
+        words = ["export", "--format", form, "-o", str(tmp_path / form)]
+        assert CliRunner().invoke(_build(), words, env=environment).exit_code == 0
     shown = CliRunner().invoke(_build(), ["api-keys", "list"], env=environment).output
     assert "[/red]" in shown
 
 
 def test_what_was_sent_is_what_is_on_record(
-    client: TestClient, settings: Settings, admin: Headers
+    client: TestClient, settings: Settings, admin: Headers, strings: list[str]
 ) -> None:
-    """Bytes are kept as they came; text of addresses and headers is as every database can hold it."""
-    bodies = [json.dumps({"said": text}).encode() for text in SHORT]
-    bodies += [
-        json.dumps({"said": t}, ensure_ascii=False).encode("utf-8", "surrogatepass") for t in SHORT
-    ]
     kept = {}
-    for body in bodies:
-        answer = client.post("/predict", content=body, headers=admin)
-        kept[answer.headers["x-request-id"]] = (body, answer.content)
+    for text in strings:
+        for body in (
+            json.dumps({"said": text}).encode(),
+            json.dumps({"said": text}, ensure_ascii=False).encode("utf-8", "surrogatepass"),
+            text.encode("utf-8", "surrogatepass"),
+        ):
+            answer = client.post("/predict", content=body, headers=admin)
+            kept[answer.headers["x-request-id"]] = (body, answer.content)
     database = Database(settings.database_url)
     with database.read() as connection:
-        for identifier, (body, output) in kept.items():
+        for identifier, sent in kept.items():
             entry = reader.find(connection, identifier, user_id=None)
             assert entry is not None
-            assert (entry.input, entry.output) == (body, output)
+            assert (entry.input, entry.output) == sent
     database.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Literal
@@ -22,6 +23,9 @@ Kind = Literal["live", "test"]
 _HEADS: dict[Kind, str] = {"live": "onr_live_", "test": "onr_test_"}
 _RECOGNITION = 8
 _MAX_NAME = 100
+_MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+"""What a model can be called, since its name stands in addresses."""
+
 _MAX_MODELS = 100
 _MAX_USABLE = 100
 _MAX_QUOTA = 1_000_000_000
@@ -163,6 +167,11 @@ def _reach_faults(scopes: Sequence[str], models: Sequence[str] | None) -> list[F
     if models is not None and not 1 <= len(models) <= _MAX_MODELS:
         expected = f"1 to {_MAX_MODELS} names; leave it out for every model"
         faults.append(Fault("/models", "out_of_range", "These are too few or too many.", expected))
+    for place, model in enumerate((models or ())[:_MAX_MODELS]):
+        if not _MODEL.fullmatch(model):
+            expected = "1 to 100 of A-Z a-z 0-9 . _ -, the first a letter or digit"
+            sentence = "No model can have this name."
+            faults.append(Fault(f"/models/{place}", "wrong_form", sentence, expected))
     return faults
 
 

@@ -9,6 +9,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from onrecord.http.idempotency import MAX_KEY_LENGTH
+from onrecord.http.openapi_links import add_links
 from onrecord.serving.artifact import Model
 from onrecord.serving.forms import ARROW, CSV, PARQUET
 from onrecord.serving.json_schema import body_json_schema
@@ -117,6 +118,7 @@ def openapi_document(
             addresses.insert(0, "/predict")
         for address in addresses:
             document["paths"][address] = {"post": _predict_operation(model, address, max_rows)}
+    add_links(document)
     document["tags"] = [{"name": name} for name in _TAGS]
     return document
 

@@ -22,6 +22,9 @@ Format = Literal["csv", "jsonl", "parquet"]
 _PARQUET_ROWS = 1000
 _TIMES = ("received_at", "responded_at", "erased_at")
 _BYTES = ("input", "output")
+_OBEYED = [*range(0x7F, 0xA0), 0x2028, 0x2029, *range(0x202A, 0x202F), *range(0x2066, 0x206A)]
+"""Characters that JSON need not escape and that a terminal would obey."""
+_ESCAPES = {code: f"\\u{code:04x}" for code in _OBEYED}
 
 
 def export(entries: Iterable[Entry], out: BinaryIO, format: Format) -> int:  # noqa: A002
@@ -62,7 +65,8 @@ def _csv_value(value: Any) -> Any:
 def _write_jsonl(entries: Iterable[Entry], out: BinaryIO) -> int:
     written = 0
     for entry in entries:
-        out.write(json.dumps(_as_text(entry), ensure_ascii=False).encode() + b"\n")
+        line = json.dumps(_as_text(entry), ensure_ascii=False).translate(_ESCAPES)
+        out.write(line.encode() + b"\n")
         written += 1
     return written
 
