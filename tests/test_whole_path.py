@@ -228,6 +228,9 @@ def test_if_the_record_cannot_be_written_there_is_no_prediction(
         # It is in the spool, from where it goes on record as soon as it can.
         assert answer.status_code == ready.status_code == 200
         assert ready.json()["status"] == "spooling"
+        while client.get("/readyz").json()["spool"]["waiting"]:
+            time.sleep(0.05)
+        assert len(recorded(database)) == 1
         return
     assert answer.status_code == 503
     assert "retry-after" in answer.headers
