@@ -18,9 +18,9 @@ __all__ = ["Claims", "Tokens"]
 _ALGORITHM = "HS256"
 _TYPE = "JWT"
 _MAX_LENGTH = 4096
-# RFC 7515, section 2: base64url without padding, spaces or lines. Both objects begin with {" in UTF-8
-# (RFC 8725, section 3.7; a JSON reader may take UTF-16, too). The last letter of 32 bytes has two
-# bits to spare, which are zero: so one token has one spelling.
+# RFC 7515, section 2: base64url without padding, spaces or lines. Both objects begin with {" in
+# UTF-8 (RFC 8725, section 3.7; a JSON reader may take UTF-16, too). The last letter of 32 bytes has
+# two bits to spare, which are zero: so one token has one spelling.
 _FORM = re.compile(r"ey[I-L][\w-]*\.ey[I-L][\w-]*\.[\w-]{42}[AEIMQUYcgkosw048]", re.ASCII)
 _CLOCK_SKEW = 60
 _REQUIRED = ["exp", "iat", "sub", "iss", "aud", "ver"]
