@@ -4,7 +4,9 @@ import base64
 import hashlib
 import hmac
 import json
+import string
 import time
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -253,11 +255,67 @@ def test_garbage_is_refused(tokens: Tokens, garbage: str) -> None:
 
 def test_every_changed_character_of_a_token_spoils_it(tokens: Tokens) -> None:
     token = tokens.issue(USER, 1)
-    # The last one is left out: two of its bits are beyond the signature.
-    for place in range(len(token) - 1):
-        other = "A" if token[place] != "A" else "B"
+    alphabet = string.ascii_letters + string.digits + "-_"
+    changed = [(place, "A" if token[place] != "A" else "B") for place in range(len(token))]
+    # Two bits of the last character are beyond the signature.
+    changed += [(len(token) - 1, other) for other in alphabet if other != token[-1]]
+    for place, other in changed:
         with pytest.raises(Unauthenticated):
             tokens.read(token[:place] + other + token[place + 1 :])
+
+
+SPELLINGS: dict[str, Callable[[list[str]], str]] = {
+    "padding": lambda parts: ".".join(parts) + "=",
+    "padding in each part": lambda parts: ".".join(p + "=" * (-len(p) % 4) for p in parts),
+    "a line feed after": lambda parts: ".".join(parts) + "\n",
+    "a line feed within": lambda parts: ".".join(p[:9] + "\n" + p[9:] for p in parts),
+    "a space within": lambda parts: ".".join(p[:9] + " " + p[9:] for p in parts),
+    "a foreign character within": lambda parts: ".".join(p[:9] + "!" + p[9:] for p in parts),
+    "the other alphabet": lambda parts: ".".join([*parts[:2], "+/" + parts[2][2:]]),
+    "a NUL after": lambda parts: ".".join(parts) + "\x00",
+    "a longer signature": lambda parts: ".".join(parts) + "AAAA",
+    "half the signature": lambda parts: ".".join([*parts[:2], parts[2][:22]]),
+    "the signature in hexadecimal": lambda parts: ".".join(
+        [*parts[:2], base64.urlsafe_b64decode(parts[2] + "=").hex()]
+    ),
+    "the signature twice": lambda parts: ".".join([*parts, parts[2]]),
+    "the parts in another order": lambda parts: ".".join(parts[::-1]),
+    "the header as JSON": lambda parts: ".".join(
+        [base64.urlsafe_b64decode(parts[0] + "==").decode(), *parts[1:]]
+    ),
+}
+
+
+@pytest.mark.parametrize("case", SPELLINGS)
+def test_a_token_has_one_spelling(tokens: Tokens, key: Key, case: str) -> None:
+    token = forge(key.secret)
+    assert tokens.read(token)
+
+    with pytest.raises(Unauthenticated):
+        tokens.read(SPELLINGS[case](token.split(".")))
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-32", "latin-1"])
+def test_a_token_is_utf_8(tokens: Tokens, key: Key, encoding: str) -> None:
+    head, payload, _ = forge(key.secret, claims={"name": "é"}).split(".")
+    claims = base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)).decode()
+    claims = claims.replace("\\u00e9", "é")
+    other = encode(claims.encode(encoding))
+    signature = encode(hmac.new(key.secret, f"{head}.{other}".encode(), hashlib.sha256).digest())
+
+    with pytest.raises(Unauthenticated):
+        tokens.read(f"{head}.{other}.{signature}")
+
+
+def test_a_header_that_names_two_algorithms_is_no_way_around_the_signature(
+    tokens: Tokens, key: Key
+) -> None:
+    _, payload, _ = forge(key.secret).split(".")
+    for first, second in (("none", "HS256"), ("HS256", "none"), ("RS256", "HS256")):
+        head = encode(f'{{"alg":"{first}","typ":"JWT","kid":"first","alg":"{second}"}}'.encode())
+        for signature in ("", encode(bytes(32))):
+            with pytest.raises(Unauthenticated):
+                tokens.read(f"{head}.{payload}.{signature}")
 
 
 def test_the_unsigned_and_the_unsecured_are_refused(tokens: Tokens) -> None:
