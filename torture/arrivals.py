@@ -58,7 +58,9 @@ class Outcome(msgspec.Struct, kw_only=True):
     `milliseconds` has the latencies of the calls with 200 in ascending order and `refused_after`
     those of refusals; `answered` the input and the answer of each by its id; `refused` the inputs
     of the others that were told anything. `bare` counts refusals without Retry-After or which are
-    no problem document. `late` is the most that the generator itself was behind its plan.
+    no problem document, `lost` the calls without an answer, whose inputs are `unanswered`, and
+    `unsent` those for which no connection was free until the end. `late` is the most that the
+    generator itself was behind its plan.
     """
 
     seconds: float = 0.0
@@ -68,6 +70,8 @@ class Outcome(msgspec.Struct, kw_only=True):
     answered: dict[str, tuple[str, str]] = {}
     refused: list[str] = []
     bare: int = 0
+    unanswered: list[str] = []
+    unsent: int = 0
     lost: int = 0
     late: float = 0.0
 
@@ -191,7 +195,11 @@ class _Arrivals:
                     self._told.clear()
         for connection in list(self._there):
             connection.close()
-        self.outcome.lost += self._under_way
+            if connection.sent is not None:
+                self.outcome.lost += 1
+                self.outcome.unanswered.append(connection.sent.decode())
+                connection.sent = None
+        self.outcome.unsent = len(self._waiting)
         self.outcome.statuses = dict(self._statuses)
         self.outcome.milliseconds.sort()
         self.outcome.refused_after.sort()
@@ -266,6 +274,7 @@ class _Arrivals:
             self._under_way -= 1
             self._told.set()
             self.outcome.lost += 1
+            self.outcome.unanswered.append(connection.sent.decode())
 
 
 def main() -> None:

@@ -28,7 +28,7 @@ _MOST_GROWTH = 0.02
 _SETTLING_SECONDS = 1.0
 """A burst is let in as such; only after a while is it known to be an overload."""
 
-_STEADY_RATE = 500
+_STEADY_RATE = 200
 _CAPACITY_SECONDS = 3
 
 
@@ -106,7 +106,7 @@ def keep(ledger: Ledger, came: Outcome) -> None:
     ledger.statuses.update(came.statuses)
     for request_id, (sent, received) in came.answered.items():
         ledger.answered[request_id] = digest(sent.encode(), received.encode())
-    ledger.open.update(digest(sent.encode()) for sent in came.refused)
+    ledger.open.update(digest(sent.encode()) for sent in [*came.refused, *came.unanswered])
 
 
 def wrong(came: Outcome) -> dict[str, int]:
@@ -116,6 +116,7 @@ def wrong(came: Outcome) -> dict[str, int]:
         "answers other than 200, 429 and 503": others,
         "refusals without Retry-After or no problem document": came.bare,
         "calls without an answer": came.lost,
+        "calls never sent": came.unsent,
     }
 
 

@@ -118,16 +118,11 @@ def slow_clients(stage: Stage, rounds: int) -> Iterator[Finding]:
     with stage.subject() as subject:
         subject.start()
         _call(subject, 2)
-        findings = [_harm(subject, name, rounds) for name in HARMS]
-        subject.stop()
-        verdict = examine(subject.database_url, subject.ledger)
-    for name, more, remark in findings:
-        yield Finding(
-            "slow-clients", place("SQLite", 1), rounds, f"s of {name}", verdict, more, None, remark
-        )
+        for name in HARMS:
+            yield _harm(subject, name, rounds)
 
 
-def _harm(subject: Subject, name: str, seconds: int) -> tuple[str, dict[str, int], str]:
+def _harm(subject: Subject, name: str, seconds: int) -> Finding:
     harm, connections = HARMS[name]
     calm = _call(subject, seconds)
     plan = subject.plan(rate=0, seconds=seconds, connections=connections)
@@ -152,7 +147,9 @@ def _harm(subject: Subject, name: str, seconds: int) -> tuple[str, dict[str, int
         f"{under.p(99):.1f} ms, alone {calm.p(50):.1f} and {calm.p(99):.1f}; "
         f"memory {memory.before:.0f} + {memory.grown:.0f} MiB"
     )
-    return name, more, remark
+    verdict = examine(subject.database_url, subject.ledger, alone=False)
+    where, harms = place("SQLite", 1), f"s of {name}"
+    return Finding("slow-clients", where, seconds, harms, verdict, more, remark=remark)
 
 
 def _call(subject: Subject, seconds: float) -> Outcome:

@@ -88,13 +88,14 @@ def judge(rows: Iterator[tuple[str, bytes, bytes | None]], ledger: Ledger) -> Ve
     return verdict
 
 
-def examine(database_url: str, ledger: Ledger) -> Verdict:
-    """Read a whole record and compare it with a ledger."""
+def examine(database_url: str, ledger: Ledger, *, alone: bool = True) -> Verdict:
+    """Read a whole record and compare it with a ledger, whose callers were `alone` or not."""
     database = Database(database_url)
     try:
         with database.read() as connection:
             rows = connection.execution_options(yield_per=1000).exec_driver_sql(ROWS)
-            verdict = judge(((i, bytes(q), o and bytes(o)) for i, q, o in rows), ledger)
+            own = ((i, q, o) for i, q, o in rows if alone or i in ledger.answered)
+            verdict = judge(((i, bytes(q), o and bytes(o)) for i, q, o in own), ledger)
             for _ in range(connection.exec_driver_sql(_ORPHANS).scalar_one()):
                 verdict.note("partial", "a response without a request")
             if database.dialect == "sqlite":

@@ -11,6 +11,8 @@ from uvicorn.protocols.http.flow_control import FlowControl
 __all__ = ["Corked", "PipelineFlow"]
 
 _LINGER_SECONDS = 2.0
+_PAUSE_SECONDS = 0.01
+"""Between two looks at what is dropped: one that floods its connection gets little of the loop."""
 
 
 class Corked:
@@ -65,6 +67,16 @@ class Corked:
             self._transport.write_eof()
         self._transport.resume_reading()
         self._loop.call_later(_LINGER_SECONDS, self._transport.abort)
+
+    def drop(self) -> None:
+        """Have received what is not wanted any more, and read on a little later only."""
+        if not self._transport.is_closing():
+            self._transport.pause_reading()
+            self._loop.call_later(_PAUSE_SECONDS, self._read_on)
+
+    def _read_on(self) -> None:
+        if not self._transport.is_closing():
+            self._transport.resume_reading()
 
     def _flush(self) -> None:
         if self._chunks:

@@ -47,6 +47,7 @@ class HttpProtocol(HttpToolsProtocol):
         super().__init__(*args, **more)
         self._direct: DirectPredictions | None = self.app_state.get(STATE_KEY)
         self._limits: Limits = self.app_state.get(LIMITS_KEY) or Limits(connections_within())
+        self._corked: Corked
         self._held = False
         self._body = b""
         self._idle_since = 0.0
@@ -60,9 +61,9 @@ class HttpProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: Any) -> None:
         """Begin a connection, or refuse it where there are too many."""
-        corked: Any = Corked(transport, self.loop, lambda: self._receiving)
-        super().connection_made(corked)
-        self.flow = PipelineFlow(corked, lambda: bool(self.pipeline))
+        self._corked = Corked(transport, self.loop, lambda: self._receiving)
+        super().connection_made(self._corked)  # type: ignore[arg-type]
+        self.flow = PipelineFlow(self._corked, lambda: bool(self.pipeline))
         if len(self.connections) > self._limits.connections:
             self._refuse(Unavailable("The server has too many connections.", retry_after=1))
             return
@@ -72,6 +73,7 @@ class HttpProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Read what has come."""
         if self.transport.is_closing():
+            self._corked.drop()
             return
         if self._direct is not None and self._direct.crowded and self._refused_whole(data):
             return
