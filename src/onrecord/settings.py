@@ -176,6 +176,10 @@ class Settings(BaseSettings):
         description="The file that signed tree heads are appended to; by default heads.jsonl in "
         "the data directory. Best put out of reach of who can write the database.",
     )
+    heads_url: SecretStr | None = Field(
+        default=None,
+        description="An https URL that each signed tree head is posted to as well, as text/plain.",
+    )
     drain_seconds: int = Field(
         default=30, ge=1, description="How long a stopping server waits for calls to finish."
     )
@@ -233,6 +237,11 @@ class Settings(BaseSettings):
         return self.heads_file or self.data_dir / "heads.jsonl"
 
     @property
+    def delivered_file(self) -> Path:
+        """The file that says which tree heads have arrived at `heads_url`."""
+        return self.data_dir / "heads-delivered.json"
+
+    @property
     def registration_open(self) -> bool:
         """Whether a stranger may register."""
         if self.registration == "auto":
@@ -244,6 +253,8 @@ class Settings(BaseSettings):
         values = self.model_dump(mode="json")
         if self.token_secrets is not None:
             values["token_secrets"] = "**********"  # noqa: S105 - the mask
+        if self.heads_url is not None:
+            values["heads_url"] = "**********"
         values["database"] = make_url(self.database_url).render_as_string(hide_password=True)
         return values
 

@@ -17,6 +17,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from onrecord.app import create_app
+from onrecord.cli.seal import heads_url
 from onrecord.errors import OnrecordError, SettingsError
 from onrecord.http.protocol import HttpProtocol
 from onrecord.logs import configure_logs
@@ -162,6 +163,8 @@ def _sealing(settings: Settings) -> AbstractContextManager[object]:
         seconds=settings.seal_seconds,
         log_format=settings.log_format,
         log_level=settings.log_level,
+        heads_url=heads_url(settings),
+        delivered_file=str(settings.delivered_file),
     )
     return sealing_process(order)
 
