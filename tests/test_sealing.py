@@ -13,6 +13,7 @@ import httpx2
 import pytest
 
 from live import GOOD_ROW, Server, launch, live_server
+from local_receiver import local_receiver
 from onrecord.record.database import Database
 from onrecord.settings import load_settings
 
@@ -62,11 +63,16 @@ def test_a_server_seals_by_itself_and_the_record_verifies(
 
 
 def test_what_is_left_is_sealed_when_the_server_stops(model_dir: Path, tmp_path: Path) -> None:
-    with live_server(model_dir, tmp_path / "data", seal_seconds="3600") as server:
-        call(server, server.register("ada"), 3)
-        assert sealed(server) == 0
+    with local_receiver() as receiver:
+        settings = {"seal_seconds": "3600", "heads_url": receiver.url}
+        with live_server(model_dir, tmp_path / "data", **settings) as server:
+            call(server, server.register("ada"), 3)
+            assert sealed(server) == 0
+            state = httpx2.get(f"{server.base}/readyz").json()["seal"]
+            assert state == {"size": 0, "signed_at": None, "unsealed": 3}
 
-    wait_until(lambda: sealed(server) == 3)
+        wait_until(lambda: sealed(server) == 3)
+        wait_until(lambda: receiver.sizes == [3])
 
 
 def test_a_sealing_process_that_dies_is_started_again(model_dir: Path, tmp_path: Path) -> None:
@@ -144,11 +150,16 @@ def test_an_auditor_verifies_with_copies_of_the_heads_and_of_the_key(
         elsewhere = {"ONRECORD_DATA_DIR": str(tmp_path / "auditor")}
 
         with_key = server.command(*words, "--public-key", str(key), **elsewhere)
+        with local_receiver(Path(settings["heads_file"]).read_bytes()) as receiver:
+            words[2] = receiver.url
+            from_url = server.command(*words, "--public-key", str(key), **elsewhere)
+        words[2] = settings["heads_file"]
         without = server.command(*words, **elsewhere)
         key.write_text(key.read_text().replace("+", "x+", 1))
         with_another = server.command(*words, "--public-key", str(key), **elsewhere)
 
     assert "verified 2 rows" in with_key.stdout
+    assert "verified 2 rows" in from_url.stdout
     assert "say --public-key FILE" in without.stderr
     assert "this is not a public key" in with_another.stderr
     assert without.returncode == with_another.returncode == 1

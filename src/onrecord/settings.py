@@ -195,6 +195,10 @@ class Settings(BaseSettings):
         description="The file that signed tree heads are appended to; by default heads.jsonl in "
         "the data directory. Best put out of reach of who can write the database.",
     )
+    heads_url: SecretStr | None = Field(
+        default=None,
+        description="An https URL that each signed tree head is posted to as well, as text/plain.",
+    )
     spool: bool = Field(
         default=True,
         description="Whether calls are recorded in a local file while PostgreSQL is away, and "
@@ -273,6 +277,11 @@ class Settings(BaseSettings):
         return SpoolPlace(str(self.data_dir / "spool.db"), self.spool_max_bytes)
 
     @property
+    def delivered_file(self) -> Path:
+        """The file that says which tree heads have arrived at `heads_url`."""
+        return self.data_dir / "heads-delivered.json"
+
+    @property
     def registration_open(self) -> bool:
         """Whether a stranger may register."""
         if self.registration == "auto":
@@ -284,6 +293,8 @@ class Settings(BaseSettings):
         values = self.model_dump(mode="json")
         if self.token_secrets is not None:
             values["token_secrets"] = "**********"  # noqa: S105 - the mask
+        if self.heads_url is not None:
+            values["heads_url"] = "**********"
         values["database"] = make_url(self.database_url).render_as_string(hide_password=True)
         return values
 

@@ -10,17 +10,22 @@ import typer
 from onrecord.cli.admin import DatabaseOption, open_database
 from onrecord.cli.erase import told
 from onrecord.cli.progress import rows_progress
-from onrecord.errors import SealError
+from onrecord.errors import RemoteError, SealError, SettingsError
+from onrecord.outgoing import fault_of_url, get
 from onrecord.record.checkpoint import PublicKey, SigningKey
 from onrecord.record.database import Database
-from onrecord.record.heads_file import HeadsFile
+from onrecord.record.heads_file import HeadsFile, Line, lines_of
+from onrecord.record.heads_url import HeadsUrl
 from onrecord.record.seal import Sealer, newest_head, unsealed
 from onrecord.record.tables import utc_text
 from onrecord.record.verify import Verified, signed_heads
 from onrecord.record.verify import verify as verify_record
-from onrecord.settings import load_settings
+from onrecord.settings import Settings, load_settings
 
-__all__ = ["seal_app", "verify"]
+__all__ = ["heads_url", "seal_app", "verify"]
+
+_MAX_HEADS_BYTES = 1024**3
+_SECONDS = 60.0
 
 seal_app = typer.Typer(help="Seal the record now; or show the key, or how far it is sealed.")
 
@@ -32,12 +37,37 @@ def seal(context: typer.Context, database: DatabaseOption = None) -> None:
         return
     settings = load_settings(database=database)
     heads = HeadsFile(settings.heads_path)
+    url = heads_url(settings)
     with open_database(database) as opened:
         head = Sealer(opened, SigningKey.from_file(settings.seal_key_file), heads).seal()
-    if head is None:
-        typer.echo("nothing is on record yet, so nothing was signed")
-    else:
+        if head is None:
+            typer.echo("nothing is on record yet, so nothing was signed")
+            return
         typer.echo(f"{heads.path} has a head of {head.size} calls, root {head.root.hex()}")
+        if url is not None:
+            _deliver(opened, url, settings)
+
+
+def heads_url(settings: Settings) -> str | None:
+    """Return the URL that heads are posted to, None where there is none.
+
+    Raises SettingsError where it is not one to post to.
+    """
+    if settings.heads_url is None:
+        return None
+    url = settings.heads_url.get_secret_value()
+    fault = fault_of_url(url)
+    if fault is not None:
+        raise SettingsError(f"setting heads_url: {fault}")
+    return url
+
+
+def _deliver(database: Database, url: str, settings: Settings) -> None:
+    heads = HeadsUrl(database, url, heads_file=settings.heads_path, marker=settings.delivered_file)
+    try:
+        heads.deliver()
+    except RemoteError as error:
+        raise SealError(f"the head did not arrive at heads_url, it stays: {error}") from None
 
 
 @seal_app.command("key")
@@ -61,7 +91,11 @@ def status(database: DatabaseOption = None) -> None:
 
 def verify(
     heads: Annotated[
-        Path | None, typer.Option(help="The file of signed heads; by default setting heads_file.")
+        str | None,
+        typer.Option(
+            help="The file of signed heads, or a URL that answers with one; by default setting "
+            "heads_file."
+        ),
     ] = None,
     public_key: Annotated[
         Path | None,
@@ -75,8 +109,8 @@ def verify(
     as it was sealed.
     """
     settings = load_settings(database=database)
-    file = heads or settings.heads_path
-    lines = HeadsFile(file).lines()
+    file = heads or str(settings.heads_path)
+    lines = _lines(file)
     trusted = _trusted_key(public_key, settings.seal_key_file)
     signed = signed_heads(lines, trusted)
     torn = sum(line.note is None for line in lines)
@@ -91,6 +125,18 @@ def verify(
     finally:
         opened.close()
     _tell(found)
+
+
+def _lines(place: str) -> list[Line]:
+    if not place.startswith(("http://", "https://")):
+        return HeadsFile(Path(place)).lines()
+    fault = fault_of_url(place)
+    if fault is not None:
+        raise SealError(f"--heads: {fault}")
+    try:
+        return lines_of(get(place, seconds=_SECONDS, max_bytes=_MAX_HEADS_BYTES))
+    except RemoteError as error:
+        raise SealError(f"--heads: {error}") from None
 
 
 def _trusted_key(file: Path | None, own: Path) -> PublicKey:

@@ -16,6 +16,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from onrecord.app import create_app, writer_process
+from onrecord.cli.seal import heads_url
 from onrecord.cli.terminal import shown
 from onrecord.errors import OnrecordError, SettingsError
 from onrecord.http.limits import allow_open_files
@@ -178,6 +179,8 @@ def _sealing(settings: Settings) -> AbstractContextManager[object]:
         seconds=settings.seal_seconds,
         log_format=settings.log_format,
         log_level=settings.log_level,
+        heads_url=heads_url(settings),
+        delivered_file=str(settings.delivered_file),
     )
     return sealing_process(order)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import datetime
 
 from fastapi import APIRouter, Response
 from fastapi.responses import JSONResponse
@@ -11,6 +12,8 @@ from pydantic import BaseModel, Field
 
 from onrecord.errors import DatabaseError, OnrecordError
 from onrecord.http.services import Services, ServicesDep
+from onrecord.record.database import Database
+from onrecord.record.seal import newest_head, unsealed_at_most
 from onrecord.record.spool import Depth
 
 __all__ = ["router"]
@@ -24,6 +27,14 @@ class Alive(BaseModel):
     """The process answers."""
 
     status: str
+
+
+class SealState(BaseModel):
+    """How far the record is sealed."""
+
+    size: int = Field(description="How many calls the newest signed head has.")
+    signed_at: datetime | None = Field(description="When it was signed; null: none ever was.")
+    unsealed: int = Field(description="How many calls came after it, at most.")
 
 
 class SpoolDepth(BaseModel):
@@ -44,6 +55,9 @@ class Readiness(BaseModel):
     status: str = Field(description="`ok`, `spooling` or `not ready`.")
     checks: dict[str, str]
     spool: SpoolDepth | None = Field(None, description="Null where there is no spool.")
+    seal: SealState | None = Field(
+        description="For information, it makes nothing unready; null where it cannot be told."
+    )
 
 
 @router.get("/healthz", summary="Is the process alive")
@@ -79,10 +93,11 @@ async def readyz(services: ServicesDep) -> Readiness:
             bytes=depth.bytes,
             max_bytes=depth.max_bytes,
         ),
+        seal=None if away else await _seal(services.database),
     )
     if ready:
         return answer
-    return JSONResponse(answer.model_dump(), status_code=503)  # type: ignore[return-value]
+    return JSONResponse(answer.model_dump(mode="json"), status_code=503)  # type: ignore[return-value]
 
 
 @router.get(
@@ -121,3 +136,19 @@ async def _check_database(services: Services) -> tuple[str, bool]:
 
 async def _depth(services: Services) -> Depth | None:
     return None if services.spool is None else await asyncio.to_thread(services.spool.depth)
+
+
+async def _seal(database: Database) -> SealState | None:
+    def read() -> SealState:
+        with database.read() as connection:
+            head = newest_head(connection)
+            rest = unsealed_at_most(connection, None if head is None else head.last_seq)
+        if head is None:
+            return SealState(size=0, signed_at=None, unsealed=rest)
+        return SealState(size=head.size, signed_at=head.signed_at, unsealed=rest)
+
+    try:
+        async with asyncio.timeout(_PATIENCE_SECONDS):
+            return await database.run(read)
+    except Exception:  # noqa: BLE001 - it is of no consequence, and the checks say what is wrong
+        return None

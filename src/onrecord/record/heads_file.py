@@ -10,7 +10,7 @@ from pathlib import Path
 from onrecord.errors import SealError
 from onrecord.private_file import sync_folder
 
-__all__ = ["HeadsFile", "Line"]
+__all__ = ["HeadsFile", "Line", "lines_of"]
 
 _TAIL_BYTES = 65536
 
@@ -57,8 +57,7 @@ class HeadsFile:
 
     def lines(self) -> list[Line]:
         """Return every line; raises SealError where the file cannot be read."""
-        lines = self._read(None).split(b"\n")
-        return [Line(number, _note(line)) for number, line in enumerate(lines, 1) if line]
+        return lines_of(self._read(None))
 
     def _read(self, tail: int | None) -> bytes:
         try:
@@ -73,6 +72,12 @@ class HeadsFile:
 
     def _ends_with_a_line(self) -> bool:
         return self._read(1) == b"\n"
+
+
+def lines_of(content: bytes) -> list[Line]:
+    """Return the lines of a file of heads."""
+    lines = content.split(b"\n")
+    return [Line(number, _note(line)) for number, line in enumerate(lines, 1) if line]
 
 
 def _note(line: bytes) -> str | None:

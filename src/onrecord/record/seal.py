@@ -25,7 +25,15 @@ from onrecord.record.tables import requests, sealed_blocks, tree_heads
 from onrecord.record.tiles import WIDTH, Tiles
 from onrecord.record.upsert import put
 
-__all__ = ["ID_BYTES", "SEQ_BYTES", "Sealer", "StoredHead", "newest_head", "unsealed"]
+__all__ = [
+    "ID_BYTES",
+    "SEQ_BYTES",
+    "Sealer",
+    "StoredHead",
+    "newest_head",
+    "unsealed",
+    "unsealed_at_most",
+]
 
 SEQ_BYTES = 8
 """How many bytes of `sealed_blocks.seqs` are one leaf's: big-endian and signed."""
@@ -160,6 +168,22 @@ def unsealed(connection: Connection, after: int | None) -> int:
     if after is not None:
         query = query.where(requests.c.seq > after)
     return int(connection.execute(query).scalar_one())
+
+
+def unsealed_at_most(connection: Connection, after: int | None) -> int:
+    """Return what `unsealed` would at most, by two look-ups however many rows there are.
+
+    In SQLite it is as many; PostgreSQL leaves numbers out where a transaction failed.
+    """
+    first, last = connection.execute(
+        select(
+            select(func.min(requests.c.seq)).scalar_subquery(),
+            select(func.max(requests.c.seq)).scalar_subquery(),
+        )
+    ).one()
+    if last is None:
+        return 0
+    return max(0, int(last) - (int(first) - 1 if after is None else after))
 
 
 def _blocks(connection: Connection, size: int, leaves: Leaves) -> list[dict[str, object]]:

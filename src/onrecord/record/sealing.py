@@ -20,15 +20,20 @@ from onrecord.logs import configure_logs
 from onrecord.record.checkpoint import SigningKey
 from onrecord.record.database import Database
 from onrecord.record.heads_file import HeadsFile
+from onrecord.record.heads_url import HeadsUrl, HeadsUrlThread
 from onrecord.record.seal import Sealer
 
 __all__ = ["Order", "sealing_process"]
 
 _LAST_TIME_SECONDS = 60.0
+_LAST_DELIVERY_SECONDS = 5.0
 
 
 class Order(msgspec.Struct, frozen=True):
-    """What is sealed, with which key, where its heads go, and how often, in seconds."""
+    """What is sealed, with which key, where its heads go, and how often, in seconds.
+
+    `heads_url` is where they go, too, if anywhere; `delivered_file` says which of them have.
+    """
 
     database_url: str
     key_file: str
@@ -36,6 +41,8 @@ class Order(msgspec.Struct, frozen=True):
     seconds: float
     log_format: str
     log_level: str
+    heads_url: str | None
+    delivered_file: str
 
 
 def sealing_process(order: Order) -> KeptProcess:
@@ -57,6 +64,7 @@ def _run() -> None:
     configure_logs(form=order.log_format, level=order.log_level)
     database = Database(order.database_url)
     log = structlog.get_logger("onrecord")
+    delivery = _delivery(order, database)
     over = False
     while not over:
         over = bool(select.select([sys.stdin], [], [], order.seconds)[0])
@@ -65,7 +73,24 @@ def _run() -> None:
             Sealer(database, key, HeadsFile(Path(order.heads_file))).seal()
         except Exception as error:  # noqa: BLE001 - it outlives whatever a driver raises
             log.error("the record could not be sealed", reason=str(error))  # noqa: TRY400
+        if delivery is not None:
+            delivery.wake()
+    if delivery is not None:
+        delivery.close(_LAST_DELIVERY_SECONDS)
     database.close()
+
+
+def _delivery(order: Order, database: Database) -> HeadsUrlThread | None:
+    if order.heads_url is None:
+        return None
+    return HeadsUrlThread(
+        HeadsUrl(
+            database,
+            order.heads_url,
+            heads_file=Path(order.heads_file),
+            marker=Path(order.delivered_file),
+        )
+    )
 
 
 if __name__ == "__main__":
