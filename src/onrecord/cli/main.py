@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 import onrecord
-from onrecord.cli import admin, api_keys, bulk, erase, models, record, seal, serve
+from onrecord.cli import admin, api_keys, bulk, erase, models, record, retention, seal, serve
 from onrecord.errors import CallError, OnrecordError
 
 __all__ = ["main"]
@@ -56,6 +56,7 @@ def _build() -> typer.Typer:
     cli.add_typer(admin.keys_app, name="keys")
     cli.add_typer(admin.db_app, name="db")
     cli.add_typer(seal.seal_app, name="seal")
+    cli.add_typer(retention.retention_app, name="retention")
     return cli
 
 
