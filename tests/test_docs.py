@@ -140,7 +140,10 @@ def test_the_transcripts_are_what_the_server_answers(page: Path, tmp_path: Path)
 
 def renew_transcripts() -> None:
     for page in WITH_TRANSCRIPT:
-        with tempfile.TemporaryDirectory() as home, demo_server(Path(home)) as address:
+        with (
+            tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as home,
+            demo_server(Path(home)) as address,
+        ):
             text = page.read_text(encoding="utf-8")
             page.write_text(
                 CONSOLE.sub(lambda b, at=address: transcribe(b[0], Path(home), at), text),

@@ -37,9 +37,28 @@ def _split(value: object) -> object:
     return value
 
 
+def _days_by_model(value: object) -> object:
+    """Let days be said as 365, or as "365,risk=90": the first is for every model not named."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return {"": value}
+    if not isinstance(value, str):
+        return value
+    days: dict[str, str] = {}
+    for part in value.split(","):
+        model, _, number = part.strip().rpartition("=")
+        if model in days:
+            raise ValueError(f"{model or 'the number for all other models'} is said twice")
+        days[model] = number
+    return days
+
+
 Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 Algorithms = Annotated[
     tuple[Literal["RS256", "PS256", "ES256", "EdDSA"], ...], NoDecode, BeforeValidator(_split)
+]
+
+Days = Annotated[
+    dict[str, Annotated[int, Field(ge=1, le=36_500)]], NoDecode, BeforeValidator(_days_by_model)
 ]
 
 
@@ -212,6 +231,16 @@ class Settings(BaseSettings):
         ge=0,
         description="How long callers that a worker knew may go on while PostgreSQL is away, in "
         "minutes: what would end a token or key is not known meanwhile.",
+    )
+    retain_payload_days: Days | None = Field(
+        default=None,
+        description="After how many days `onrecord retention run` erases input and output of a "
+        'call, by model: "365,risk=90" is 90 days for risk and 365 for any other.',
+    )
+    retain_row_days: Days | None = Field(
+        default=None,
+        description="After how many days `onrecord retention run` removes a call's rows, by model "
+        "as `retain_payload_days`.",
     )
     drain_seconds: int = Field(
         default=30, ge=1, description="How long a stopping server waits for calls to finish."
