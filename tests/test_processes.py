@@ -3,11 +3,13 @@
 import json
 import shutil
 import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import httpx2
 
-from live import GOOD_ROW, PASSWORD, give_conversion, live_server
+from live import GOOD_ROW, PASSWORD, Server, give_conversion, live_server
 
 
 def test_two_workers_share_one_record_and_shut_out_a_disabled_user(
@@ -40,6 +42,38 @@ def test_two_workers_share_one_record_and_shut_out_a_disabled_user(
     log = (tmp_path / "data.log").read_text(encoding="utf-8")
     assert log.count('"path":"/predict"') == 40 + 20
     assert "POST /predict HTTP" not in log
+
+
+def test_retries_get_one_answer_from_two_workers_and_after_a_crash(
+    tmp_path: Path, model_dir: Path, database_url: str
+) -> None:
+    data = tmp_path / "data"
+
+    def serve(workers: int) -> AbstractContextManager[Server]:
+        return live_server(model_dir, data, database_url=database_url, workers=workers)
+
+    with serve(2) as server, ThreadPoolExecutor(50) as threads:
+        headers = {
+            "authorization": f"Bearer {server.register('ada')}",
+            "idempotency-key": '"8e03978e-40d5-43dd-bc93-6894a57f9324"',
+        }
+
+        def predict(_: int) -> httpx2.Response:
+            return httpx2.post(f"{server.base}/predict", json=GOOD_ROW, headers=headers, timeout=60)
+
+        answers = list(threads.map(predict, range(50)))
+        server.kill()
+
+    assert {answer.status_code for answer in answers} == {200}
+    assert len({answer.content for answer in answers}) == 1
+    assert [answer.headers.get("idempotent-replayed") for answer in answers].count(None) == 1
+    with serve(1) as server:
+        again = predict(0)
+        other = httpx2.post(f"{server.base}/predict", json={"age": 1}, headers=headers)
+        page = httpx2.get(f"{server.base}/predictions?status=200", headers=headers).json()
+    assert (again.status_code, again.content) == (200, answers[0].content)
+    assert other.status_code == 422
+    assert [entry["id"] for entry in page["predictions"]] == [again.json()["id"]]
 
 
 def test_an_operator_makes_lists_and_revokes_an_api_key_and_two_workers_follow(
