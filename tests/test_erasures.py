@@ -55,6 +55,7 @@ def command(
     monkeypatch.setenv("ONRECORD_DATABASE", settings.database_url)
 
     def command(*words: str) -> tuple[int, str]:
+        capsys.readouterr()  # what the server has logged so far
         monkeypatch.setattr(sys, "argv", ["onrecord", *words])
         try:
             main()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Annotated
 
@@ -12,11 +13,13 @@ from onrecord.app import build_eraser
 from onrecord.cli.admin import DatabaseOption, open_database
 from onrecord.cli.progress import rows_progress
 from onrecord.errors import NotFound, SettingsError
-from onrecord.record import users
+from onrecord.record import model_versions, users
 from onrecord.record.database import Database
 from onrecord.record.erase import By, Erased, Eraser, Selection
 from onrecord.record.erasures import Act, What
 from onrecord.record.tables import utc_text
+from onrecord.serving.input_schema import parse_input_schema
+from onrecord.serving.subjects import Subject
 from onrecord.settings import load_settings
 
 __all__ = ["erase", "erase_with_progress", "told"]
@@ -25,6 +28,13 @@ __all__ = ["erase", "erase_with_progress", "told"]
 def erase(
     reason: Annotated[str, typer.Option(help="Why, as it goes on record: name no person in it.")],
     user: Annotated[str | None, typer.Option(help="The payloads of this user's calls.")] = None,
+    subject: Annotated[
+        str | None,
+        typer.Option(
+            help="The payloads of calls with a row about this subject, COLUMN=VALUE; the model's "
+            "schema marks the column."
+        ),
+    ] = None,
     model: Annotated[str | None, typer.Option(help="Only this model's calls.")] = None,
     before: Annotated[datetime | None, typer.Option(help="Received before, in UTC.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count the calls.")] = False,
@@ -35,15 +45,17 @@ def erase(
 
     The rows stay, with their proofs. Cut short, the same command does the rest.
     """
-    if user is None:
-        raise SettingsError("say --user NAME, whose payloads are erased")
+    if user is None and subject is None:
+        raise SettingsError("say --user NAME or --subject COLUMN=VALUE, whose payloads are erased")
     settings = load_settings(database=database)
     with open_database(database) as opened:
         selection = Selection(
-            user_id=_user_id(opened, user),
+            user_id=None if user is None else _user_id(opened, user),
             model=model,
             before=None if before is None else before.replace(tzinfo=UTC),
         )
+        if subject is not None:
+            selection = _about(opened, selection, subject)
         eraser = build_eraser(settings, opened)
         count = eraser.count("payloads", selection)
         if dry_run or not count:
@@ -79,6 +91,35 @@ def told(act: Act) -> str:
     return (
         f"{taken} of {act.calls} calls at {utc_text(act.erased_at)} by {who}: {act.reason!r}, "
         f"for {act.selection} (erasure {act.id})"
+    )
+
+
+def _about(database: Database, selection: Selection, subject: str) -> Selection:
+    """Return a selection of those calls only that hold COLUMN=VALUE.
+
+    Sought are the versions that have the column of models of which any version marks it.
+    """
+    column, equals, value = subject.partition("=")
+    if not (column and equals and value):
+        raise SettingsError("--subject: write COLUMN=VALUE")
+    with database.read() as connection:
+        schemas = model_versions.input_schemas(connection)
+    having: dict[int, str] = {}
+    marking: set[str] = set()
+    for version, name, content in schemas:
+        for found in parse_input_schema(content, "input_schema.json").columns:
+            if found.name == column:
+                having[version] = name
+                if found.subject:
+                    marking.add(name)
+    if not marking:
+        raise NotFound(f'No model on record marks a column {column!r} with "subject": true.')
+    sought = Subject(column, value)
+    return replace(
+        selection,
+        versions=frozenset(version for version, name in having.items() if name in marking),
+        subject=column,
+        holds=lambda row: row.input is not None and sought.is_in(row.input, row.content_type),
     )
 
 

@@ -46,14 +46,15 @@ Holds = Callable[[Row], bool]
 class Selection:
     """Which calls are meant; None does not restrict.
 
-    `model` and `other_than` are names of models; `before` bounds the time a call arrived, to the
-    millisecond. `subject` is the name of the column whose value `holds` looks for; the value itself
-    is nowhere on record.
+    `model` and `other_than` are names of models, `versions` keys of model versions; `before` bounds
+    the time a call arrived, to the millisecond. `subject` is the name of the column whose value
+    `holds` looks for; the value itself is nowhere on record.
     """
 
     user_id: str | None = None
     model: str | None = None
     other_than: frozenset[str] = frozenset()
+    versions: frozenset[int] | None = None
     before: datetime | None = None
     subject: str | None = None
     holds: Holds | None = None
@@ -78,6 +79,8 @@ class Selection:
             conditions.append(requests.c.model == storable(self.model))
         if self.other_than:
             conditions.append(requests.c.model.not_in(map(storable, self.other_than)))
+        if self.versions is not None:
+            conditions.append(requests.c.model_version_id.in_(self.versions))
         if self.before is not None:
             conditions.append(requests.c.id < first_id_at(self.before))
         return conditions

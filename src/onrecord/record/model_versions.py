@@ -9,7 +9,7 @@ from sqlalchemy import Connection, select
 from onrecord.record.tables import model_versions
 from onrecord.record.upsert import insert_if_missing
 
-__all__ = ["register_model_version"]
+__all__ = ["input_schemas", "register_model_version"]
 
 
 def register_model_version(  # noqa: PLR0913, PLR0917
@@ -46,3 +46,9 @@ def register_model_version(  # noqa: PLR0913, PLR0917
         insert_if_missing(connection, table, values)
         found = connection.execute(known).scalar_one()
     return int(found)
+
+
+def input_schemas(connection: Connection) -> list[tuple[int, str, bytes]]:
+    """Return the key, the model's name and the input schema's file of each version on record."""
+    query = select(model_versions.c.id, model_versions.c.name, model_versions.c.input_schema)
+    return [(row.id, row.name, bytes(row.input_schema)) for row in connection.execute(query)]

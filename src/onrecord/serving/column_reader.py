@@ -21,6 +21,7 @@ _COLUMN_KEYS = (
     "description",
     "unit",
     "example",
+    "subject",
 )
 
 RESERVED_NAMES = ("rows", "columns")
@@ -94,6 +95,7 @@ class ColumnReader(EntryReader):
             description=self.text(entry, "description", f"{place}."),
             unit=self.text(entry, "unit", f"{place}."),
             example=entry.get("example"),
+            subject=self._flag(entry, "subject", place),
         )
         self._check_range(column, place)
         if "example" in entry and (reason := explain(column, column.example)):

@@ -49,7 +49,7 @@ class Column:
 
     `minimum` and `maximum` are inclusive, None where there is no bound. `categories` are all
     strings or all integers, empty unless the type is "categorical". `example` is a JSON value that
-    fits the column, None where none was given.
+    fits the column, None where none was given. A `subject` column tells whom a row is about.
     """
 
     name: str
@@ -61,6 +61,7 @@ class Column:
     description: str | None = None
     unit: str | None = None
     example: Any = None
+    subject: bool = False
 
     @property
     def low(self) -> float | int:
