@@ -67,7 +67,7 @@ def test_when_the_oldest_leaves_there_is_room_for_another(clock: Any) -> None:
         assert hit(windows, rate)
         clock.shift(10)
     with windows:
-        wait = windows.read(KEY, rate).leaves_in
+        wait = windows.read(KEY, rate).frees_in
 
     assert 30 <= wait <= 31.1
     clock.shift(wait - 0.01)
@@ -116,7 +116,7 @@ def test_garbage_in_the_file_is_no_error_and_is_forgotten(clock: Any, tmp_path: 
             opened.write(os.urandom(320))
         hit(windows, rate)
         with windows:
-            assert windows.read(KEY, rate).leaves_in <= 62
+            assert windows.read(KEY, rate).frees_in <= 62
 
     clock.shift(62)
     assert hit(windows, rate)

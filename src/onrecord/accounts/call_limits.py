@@ -30,18 +30,13 @@ class Policy:
     """A limit as callers are told of it: at most `amount` calls in `seconds`, under a name.
 
     "rate" and "quota" are those of the user, "key-rate" and "key-quota" those of the API key.
+    `detail` is what a call is told that is one too many.
     """
 
     name: str
     amount: int
     seconds: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Quota:
-    consumer: Consumer
-    key: bytes
-    amount: int
+    detail: str
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,11 +45,10 @@ class Limits:
 
     policies: tuple[Policy, ...]
     rates: tuple[tuple[bytes, Rate], ...]
-    quotas: tuple[_Quota, ...]
-    details: tuple[str, ...]
+    quotas: tuple[tuple[bytes, Consumer], ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: making one would take five times as long
 class Remaining:
     """How many calls a policy leaves, and for how many seconds there will not be more."""
 
@@ -123,7 +117,7 @@ class CallLimits:
             if not limits.quotas:
                 return self._decide(limits, rates, ())
             with self._days as counts:
-                days = [day for quota in limits.quotas if (day := counts.today(quota.key))]
+                days = [day for key, _ in limits.quotas if (day := counts.today(key))]
                 if len(days) < len(limits.quotas):
                     return None
                 return self._decide(limits, rates, days)
@@ -138,28 +132,28 @@ class CallLimits:
             if admission is not None:
                 return admission
             with self._days as counts:
-                unread = [quota for quota in limits.quotas if counts.today(quota.key) is None]
-            for quota in unread:
-                await self._days.read(quota.consumer)
+                unread = [who for key, who in limits.quotas if counts.today(key) is None]
+            for consumer in unread:
+                await self._days.read(consumer)
         raise Unavailable("The calls of today cannot be counted now.", retry_after=1)
 
     def _decide(self, limits: Limits, rates: Sequence[Window], days: Sequence[Day]) -> Admission:
-        full = [window.full for window in rates]
-        full += [day.used >= quota.amount for quota, day in zip(limits.quotas, days, strict=True)]
-        if True not in full:
+        counts: list[Window | Day] = [*rates, *days]
+        violated = []
+        for policy, count in zip(limits.policies, counts, strict=True):
+            if count.total >= policy.amount:
+                violated.append((policy, count))
+        if not violated:
             for window in rates:
                 self._windows.add(window)
-            for quota, day in zip(limits.quotas, days, strict=True):
+            for (_, consumer), day in zip(limits.quotas, days, strict=True):
                 if self._days.add(day):
-                    self._days.read_later(quota.consumer)
-        used = [window.total for window in rates] + [day.used for day in days]
-        waits = [math.ceil(window.leaves_in) for window in rates]
-        waits += [math.ceil(day.ends_in) for day in days]
-        remaining = [
-            Remaining(max(0, policy.amount - count), max(1, min(wait, policy.seconds)))
-            for policy, count, wait in zip(limits.policies, used, waits, strict=True)
-        ]
-        return Admission(limits, remaining, _refusal(limits, full, waits))
+                    self._days.read_later(consumer)
+        remaining = []
+        for policy, count in zip(limits.policies, counts, strict=True):
+            seconds = min(math.ceil(count.frees_in), policy.seconds)
+            remaining.append(Remaining(max(0, policy.amount - count.total), max(1, seconds)))
+        return Admission(limits, remaining, _refusal(violated) if violated else None)
 
     def _prepare(self, caller: Caller) -> Limits:
         found: list[tuple[Consumer, str, str, Rate | None, int | None]] = [
@@ -167,37 +161,29 @@ class CallLimits:
         ]
         grant = caller.grant
         if grant is not None:
-            consumer: Consumer = ("api_key", grant.api_key_id)
-            found.append((consumer, "key-", "This API key", grant.rate, grant.quota))
-        rates = [(c, name, who, rate) for c, name, who, rate, _ in found if rate is not None]
-        quotas = [(c, name, who, quota) for c, name, who, _, quota in found if quota is not None]
-        limits = Limits(
-            policies=(
-                *(Policy(f"{name}rate", rate.amount, rate.seconds) for _, name, _, rate in rates),
-                *(Policy(f"{name}quota", amount, _DAY_SECONDS) for _, name, _, amount in quotas),
-            ),
-            rates=tuple((slot_key(*consumer), rate) for consumer, _, _, rate in rates),
-            quotas=tuple(_Quota(c, slot_key(*c), amount) for c, _, _, amount in quotas),
-            details=(
-                *(f"{who} may make {rate.text} calls; slow down." for _, _, who, rate in rates),
-                *(
-                    f"{who} may make {amount} calls a day; the next day begins at 00:00 UTC."
-                    for _, _, who, amount in quotas
-                ),
-            ),
-        )
+            of_key: Consumer = ("api_key", grant.api_key_id)
+            found.append((of_key, "key-", "This API key", grant.rate, grant.quota))
+        rates, quotas, rate_policies, quota_policies = [], [], [], []
+        for consumer, prefix, who, rate, quota in found:
+            key = slot_key(*consumer)
+            if rate is not None:
+                rates.append((key, rate))
+                told = f"{who} may make {rate.text} calls; slow down."
+                rate_policies.append(Policy(f"{prefix}rate", rate.amount, rate.seconds, told))
+            if quota is not None:
+                quotas.append((key, consumer))
+                told = f"{who} may make {quota} calls a day; the next day begins at 00:00 UTC."
+                quota_policies.append(Policy(f"{prefix}quota", quota, _DAY_SECONDS, told))
+        limits = Limits((*rate_policies, *quota_policies), tuple(rates), tuple(quotas))
         if len(self._prepared) >= _MAX_REMEMBERED:
             del self._prepared[next(iter(self._prepared))]
         self._prepared[caller.api_key_id or caller.user_id] = limits
         return limits
 
 
-def _refusal(limits: Limits, full: Sequence[bool], waits: Sequence[int]) -> TooManyRequests | None:
-    violated = [place for place, is_full in enumerate(full) if is_full]
-    if not violated:
-        return None
+def _refusal(violated: Sequence[tuple[Policy, Window | Day]]) -> TooManyRequests:
     return TooManyRequests(
-        limits.details[violated[0]],
-        retry_after=max(1, *(waits[place] for place in violated)),
-        policies=tuple(limits.policies[place].name for place in violated),
+        violated[0][0].detail,
+        retry_after=max(1, *(math.ceil(count.frees_in) for _, count in violated)),
+        policies=tuple(policy.name for policy, _ in violated),
     )

@@ -34,13 +34,13 @@ _SETTLED_AFTER_SECONDS = 300.0
 
 @dataclass(slots=True)
 class Day:
-    """What was counted of a consumer's calls today, which ends in `ends_in` seconds."""
+    """What is counted of a consumer's calls today, a day that ends in `frees_in` seconds."""
 
     key: bytes
     place: int | None
     ends_at: float
-    ends_in: float
-    used: int
+    frees_in: float
+    total: int
     read_at: float
     due_at: float
     settled: int
@@ -98,7 +98,7 @@ class DayCounts:
         due = not now < day.due_at <= now + self._refresh_seconds
         if due:
             day.due_at = now + self._refresh_seconds
-        day.used += 1
+        day.total += 1
         self._write(day, now)
         return due
 
@@ -165,7 +165,7 @@ class DayCounts:
             day = self._known(key, now)
             if day.ends_at != _midnight_after(read_at):
                 return
-            day.used = max(day.used, settled + newer)
+            day.total = max(day.total, settled + newer)
             day.read_at = max(day.read_at, read_at)
             day.due_at = now + self._refresh_seconds
             if until > day.settled_until:
@@ -174,21 +174,21 @@ class DayCounts:
 
     def _known(self, key: bytes, now: float) -> Day:
         ends_at = _midnight_after(now)
-        begins_at, ends_in = ends_at - _DAY_SECONDS, ends_at - now
+        begins_at, frees_in = ends_at - _DAY_SECONDS, ends_at - now
         place = self._slots.find(key)
         if place is not None and self._slots.ends_at(place) == ends_at:
-            used, read_at, due_at, settled, settled_until = _RECORD.unpack(self._slots.read(place))
-            if 0 <= settled <= used < _MOST and begins_at <= settled_until <= now:
+            total, read_at, due_at, settled, settled_until = _RECORD.unpack(self._slots.read(place))
+            if 0 <= settled <= total < _MOST and begins_at <= settled_until <= now:
                 return Day(
-                    key, place, ends_at, ends_in, used, read_at, due_at, settled, settled_until
+                    key, place, ends_at, frees_in, total, read_at, due_at, settled, settled_until
                 )
-        return Day(key, place, ends_at, ends_in, 0, -math.inf, now, 0, begins_at)
+        return Day(key, place, ends_at, frees_in, 0, -math.inf, now, 0, begins_at)
 
     def _write(self, day: Day, now: float) -> None:
         if day.place is None:
             day.place = self._slots.make_room(day.key, now)
-        record = _RECORD.pack(day.used, day.read_at, day.due_at, day.settled, day.settled_until)
-        self._slots.write(day.place, day.key, record, ends_at=day.ends_at, rank=day.used)
+        record = _RECORD.pack(day.total, day.read_at, day.due_at, day.settled, day.settled_until)
+        self._slots.write(day.place, day.key, record, ends_at=day.ends_at, rank=day.total)
 
 
 def _midnight_after(moment: float) -> float:

@@ -101,7 +101,7 @@ def _refuse_if_any(full: Iterable[Window]) -> None:
     for window in full:
         raise TooManyRequests(
             "Too many sign-ins failed; wait before the next try.",
-            retry_after=max(1, math.ceil(window.leaves_in)),
+            retry_after=max(1, math.ceil(window.frees_in)),
         )
 
 

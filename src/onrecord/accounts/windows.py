@@ -28,6 +28,7 @@ class Window:
     rate: Rate
     place: int | None
     part: int
+    part_seconds: float
     counts: bytes
     total: int
     now: float
@@ -38,10 +39,10 @@ class Window:
         return self.total >= self.rate.amount
 
     @property
-    def leaves_in(self) -> float:
+    def frees_in(self) -> float:
         """In how many seconds the oldest of what is counted will not be counted any more."""
         oldest = (_COUNTS.size - len(self.counts.lstrip(b"\0"))) // _PART_BYTES
-        return (self.part + 1 + min(oldest, _PARTS - 1)) * _part_seconds(self.rate) - self.now
+        return (self.part + 1 + min(oldest, _PARTS - 1)) * self.part_seconds - self.now
 
 
 class Windows:
@@ -76,10 +77,11 @@ class Windows:
     def read(self, key: bytes, rate: Rate) -> Window:
         """Return what is counted under a key."""
         now = self._clock()
-        part = int(now / _part_seconds(rate))
+        part_seconds = rate.seconds / (_PARTS - 1)
+        part = int(now / part_seconds)
         place = self._slots.find(key)
         if place is None:
-            return Window(key, rate, None, part, bytes(_COUNTS.size), 0, now)
+            return Window(key, rate, None, part, part_seconds, bytes(_COUNTS.size), 0, now)
         record = self._slots.read(place)
         passed = part - _NUMBER.unpack_from(record)[0]
         if 0 <= passed < _PARTS:
@@ -87,7 +89,8 @@ class Windows:
             counts = record[_NUMBER.size + skipped :] + bytes(skipped)
         else:
             counts = bytes(_COUNTS.size)
-        return Window(key, rate, place, part, counts, sum(_COUNTS.unpack(counts)), now)
+        total = sum(_COUNTS.unpack(counts))
+        return Window(key, rate, place, part, part_seconds, counts, total, now)
 
     def add(self, window: Window) -> None:
         """Count one more in a window that was read in this context and is not full."""
@@ -100,10 +103,6 @@ class Windows:
             window.place,
             window.key,
             _NUMBER.pack(window.part) + window.counts,
-            ends_at=(window.part + _PARTS) * _part_seconds(window.rate),
+            ends_at=(window.part + _PARTS) * window.part_seconds,
             rank=window.total,
         )
-
-
-def _part_seconds(rate: Rate) -> float:
-    return rate.seconds / (_PARTS - 1)
