@@ -45,7 +45,7 @@ class Case:
 
 CASES = (
     Case("a model of 10 ms a row", 0.010, False, 4, 1000),
-    Case("a model of 0.15 ms of CPU a row", 0.000_15, True, 32, 1000),
+    Case("a model of 2 ms of CPU a row", 0.002, True, 4, 1000),
 )
 
 
@@ -62,7 +62,7 @@ def _overload(stage: Stage, case: Case, seconds: int, broken: str | None = None)
     with stage.subject(model_dir=model_dir, broken=broken) as subject:
         subject.start(settings={"ONRECORD_TRUSTED_MODELS": sha256, "ONRECORD_LOG_LEVEL": "info"})
         capacity = _arrive(subject, 0, _CAPACITY_SECONDS, case.callers).rate
-        calm = _arrive(subject, _UNLOADED * capacity, max(5, seconds / 3), case.connections)
+        calm = _arrive(subject, _UNLOADED * capacity, seconds, case.connections)
         with peak(subject) as memory:
             storm = _arrive(subject, _TIMES_CAPACITY * capacity, seconds, case.connections)
         after = _arrive(subject, _UNLOADED * capacity, max(2, seconds / 10), case.connections)
