@@ -363,9 +363,11 @@ def test_models_say_which_runtime_serves_and_why(client: TestClient) -> None:
 def test_health_answers_without_a_token(client: TestClient, database: Database) -> None:
     assert client.get("/healthz").json() == {"status": "ok"}
     spool = {"spool": "ok"} if database.dialect == "postgresql" else {}
-    assert client.get("/readyz").json()["checks"] == {
+    ready = client.get("/readyz").json()
+    assert ready["checks"] == {
         "model": "ok",
         "database": "ok",
         "writer": "ok",
         **spool,
     }
+    assert ready["seal"] == {"size": 0, "signed_at": None, "unsealed": 0}

@@ -10,7 +10,7 @@ from pathlib import Path
 import structlog
 from sqlalchemy import select
 
-from onrecord.errors import RemoteError
+from onrecord.errors import RemoteError, SealError
 from onrecord.outgoing import post
 from onrecord.private_file import write_private_file
 from onrecord.record.database import Database
@@ -42,15 +42,14 @@ class HeadsUrl:
         """Send the heads that have not arrived yet and return how many they were.
 
         Raises RemoteError where one did not arrive; it and those after it stay to be sent. Raises
-        OSError where the marker cannot be written.
+        SealError where the marker cannot be written.
         """
         delivered = 0
         size = self._arrived()
         while heads := self._after(size):
             for size, note in heads:
                 post(self._url, note.encode(), "text/plain; charset=utf-8", seconds=self._seconds)
-                mark = {"to": self._to, "size": size}
-                write_private_file(self._marker, json.dumps(mark).encode())
+                self._mark(size)
                 delivered += 1
         return delivered
 
@@ -63,6 +62,13 @@ class HeadsUrl:
         )
         with self._database.read() as connection:
             return [(row.size, row.note) for row in connection.execute(query)]
+
+    def _mark(self, size: int) -> None:
+        mark = {"to": self._to, "size": size}
+        try:
+            write_private_file(self._marker, json.dumps(mark).encode())
+        except OSError as error:
+            raise SealError(f"{self._marker}: cannot be written: {error.strerror}") from error
 
     def _arrived(self) -> int:
         """Return the size of the last head that arrived, 0 where that is not known."""
