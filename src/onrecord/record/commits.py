@@ -97,7 +97,8 @@ class Commits:
 
     def _record_others(self, calls: Sequence[RecordedCall], places: tuple[int, ...]) -> Outcome:
         """Record a batch without those of its calls that repeat another one's key."""
-        others = [place for place in range(len(calls)) if place not in set(places)]
+        left_out = set(places)
+        others = [place for place in range(len(calls)) if place not in left_out]
         if not others:
             return Outcome(healthy=True, refused={}, repeated=places)
         outcome = self.record([calls[place] for place in others])

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from itertools import islice
 
-from sqlalchemy import Connection, select, tuple_
+from sqlalchemy import Connection, select
 
 from onrecord.record.call import RecordedCall
 from onrecord.record.database import Database
@@ -13,7 +13,7 @@ from onrecord.record.tables import requests
 
 __all__ = ["repeated"]
 
-# Two parameters each, of which a statement can have 32,766 in SQLite.
+# Each is a parameter, of which a statement can have 32,766 in SQLite.
 _ASKED_AT_ONCE = 1000
 
 
@@ -39,10 +39,16 @@ def _key(call: RecordedCall) -> tuple[str, str] | None:
 
 
 def _held(connection: Connection, asked: Iterable[tuple[str, str]]) -> set[tuple[str, str]]:
+    keys_of: defaultdict[str, list[str]] = defaultdict(list)
+    for user_id, key in asked:
+        keys_of[user_id].append(key)
     held: set[tuple[str, str]] = set()
-    pair = tuple_(requests.c.user_id, requests.c.idempotency_key)
-    remaining = iter(asked)
-    while some := list(islice(remaining, _ASKED_AT_ONCE)):
-        query = select(requests.c.user_id, requests.c.idempotency_key).where(pair.in_(some))
-        held.update((user_id, key) for user_id, key in connection.execute(query))
+    # A query for each user: SQLite would not use the index for pairs.
+    for user_id, keys in keys_of.items():
+        for start in range(0, len(keys), _ASKED_AT_ONCE):
+            query = select(requests.c.idempotency_key).where(
+                requests.c.user_id == user_id,
+                requests.c.idempotency_key.in_(keys[start : start + _ASKED_AT_ONCE]),
+            )
+            held.update((user_id, key) for key in connection.execute(query).scalars())
     return held
