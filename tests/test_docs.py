@@ -86,6 +86,20 @@ def test_links_between_the_pages_lead_somewhere() -> None:
                 assert (page.parent / target).exists(), f"{page.name}: {target}"
 
 
+def test_every_test_that_the_security_page_names_exists() -> None:
+    page = (DOCS / "security.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`(test_\w+)`", page))
+    sources = "".join(p.read_text(encoding="utf-8") for p in (ROOT / "tests").rglob("test_*.py"))
+    there = set(re.findall(r"def (test_\w+)\(", sources))
+
+    assert named - there == set()
+    assert {f"API{i}" for i in range(1, 11)} <= set(
+        re.findall(r"^\| (API\d+) ", page, re.MULTILINE)
+    )
+    for file in re.findall(r"`((?:tests|http|accounts|serving|cli)/[\w/]+\.py)`", page):
+        assert any((folder / file).exists() for folder in (ROOT, ROOT / "src" / "onrecord")), file
+
+
 @contextmanager
 def demo_server(home: Path) -> Iterator[str]:
     """Serve the demo's model where the transcripts expect it; yield its address."""

@@ -7,7 +7,7 @@ from http import HTTPStatus
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
-from starlette.routing import Match, Route
+from starlette.routing import Match
 
 from onrecord.errors import (
     BodyTooLarge,
@@ -22,6 +22,8 @@ from onrecord.http.context import request_id
 from onrecord.http.problems import problem_response
 
 __all__ = ["add_refusals"]
+
+_METHODS = ("DELETE", "GET", "PATCH", "POST", "PUT")
 
 
 def add_refusals(app: FastAPI) -> None:
@@ -77,6 +79,11 @@ async def _http_exception(request: Request, error: Exception) -> Response:
 
 def _allowed(request: Request) -> list[str]:
     """Return every method of an address; Starlette names only those of the first route there."""
-    routes = [route for route in request.app.routes if isinstance(route, Route)]
-    there = [route for route in routes if route.matches(request.scope)[0] is not Match.NONE]
-    return sorted({method for route in there for method in route.methods or ()})
+    return [
+        method
+        for method in _METHODS
+        if any(
+            route.matches({**request.scope, "method": method})[0] is Match.FULL
+            for route in request.app.routes
+        )
+    ]
