@@ -125,7 +125,7 @@ def test_a_head_that_comes_too_slowly_ends_its_connection(
                 if not connection.recv(1):
                     break
 
-    assert time.monotonic() - begun < 10
+    assert time.monotonic() - begun < 4
     assert_unharmed(good_client, server, token)
 
 
@@ -242,14 +242,14 @@ def test_a_client_that_reads_no_answers_is_read_no_further(
     calls = whole(token) * 500
     with connect(server) as connection:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        connection.settimeout(1)
+        connection.settimeout(2)
         sent = 0
         with contextlib.suppress(TimeoutError):
-            while sent < 200:
+            while sent < 40:
                 connection.sendall(calls)
                 sent += 1
 
-        assert sent < 200
+        assert sent < 40
         assert mebibytes_of(server) - before < 30
         assert_unharmed(good_client, server, token)
 
