@@ -47,10 +47,11 @@ from onrecord.record.database import Database
 from onrecord.record.erase import Eraser
 from onrecord.record.heads_file import HeadsFile
 from onrecord.record.model_versions import register_model_version
+from onrecord.record.payload_key import PayloadKey
 from onrecord.record.writer import Writer
 from onrecord.record.writer_process import WriterProcess
 from onrecord.serving.artifact import Model, load_model
-from onrecord.serving.prediction import Predictor, Recorder
+from onrecord.serving.prediction import Conceal, Predictor, Recorder
 from onrecord.serving.runner import Runner
 from onrecord.serving.trust import Trust
 from onrecord.serving.validation import Validator
@@ -62,6 +63,7 @@ __all__ = [
     "Parts",
     "build_accounts",
     "build_eraser",
+    "conceal_for",
     "create_app",
     "load_served_model",
     "load_trust",
@@ -119,6 +121,13 @@ def build_eraser(settings: Settings, database: Database) -> Eraser:
     """Build what erases on the record, with the seal's key; raises SealError."""
     key = SigningKey.from_file(settings.seal_key_file)
     return Eraser(database, key, HeadsFile(settings.heads_path))
+
+
+def conceal_for(settings: Settings, model: Model) -> Conceal | None:
+    """Return what encrypts the inputs of a model with sensitive columns; raises SealError."""
+    if not model.schema.sensitive:
+        return None
+    return PayloadKey.from_file(settings.payload_key_file).conceal
 
 
 def load_served_model(settings: Settings) -> Model:
@@ -185,7 +194,8 @@ def create_app(settings: Settings, *, writer_address: str | None = None) -> ASGI
     recorder = Recorder(writer, refusal)
     runner = Runner(model, deadline_seconds=settings.predict_seconds)
     validator = Validator(model.schema, max_rows=settings.max_rows)
-    predictor = Predictor(model, model_version_id, validator, runner, recorder)
+    conceal = conceal_for(settings, model)
+    predictor = Predictor(model, model_version_id, validator, runner, recorder, conceal)
     gate = Gate(parts.tokens, database)
     call_limit = CallLimit(settings.call_rate) if settings.call_rate else None
     access = AccessLog()

@@ -45,8 +45,9 @@ async def predict_logged(predictor: Predictor, call: Call) -> Answer:
     """Return the predictor's answer; the log has why a model gave none."""
     answer = await predictor.predict(call)
     if answer.error is not None and answer.error.__cause__ is not None:
+        cause = answer.error.__cause__ if call.conceal is None else None
         structlog.get_logger("onrecord.predict").warning(
-            "model did not answer", prediction_id=call.id, exc_info=answer.error.__cause__
+            "model did not answer", prediction_id=call.id, exc_info=cause
         )
     return answer
 
@@ -70,6 +71,9 @@ class PredictEndpoint:
         self._gate = gate
         self._predictors = predictors
         self._default_model = default_model
+        # A body for a model that is not here may have been meant for one that is.
+        concealing = (predictor.conceal for predictor in predictors.values())
+        self._conceal = next(filter(None, concealing), None)
         self._recorder = recorder
         self._call_limit = call_limit
         self._max_body_bytes = max_body_bytes
@@ -117,6 +121,7 @@ class PredictEndpoint:
             api_key_id=caller.api_key_id,
         )
         predictor = self._predictors.get(name)
+        call.conceal = self._conceal if predictor is None else predictor.conceal
         version = predictor.model_version_id if predictor else None
         try:
             if self._call_limit is not None:
