@@ -55,6 +55,7 @@ from onrecord.record.database import Database
 from onrecord.record.erase import Eraser
 from onrecord.record.heads_file import HeadsFile
 from onrecord.record.model_versions import register_model_version
+from onrecord.record.payload_key import PayloadKey
 from onrecord.record.spool import Spool
 from onrecord.record.writer import Writer
 from onrecord.record.writer_order import WriterOrder
@@ -79,6 +80,7 @@ __all__ = [
     "create_app",
     "load_served_model",
     "load_trust",
+    "payload_key_for",
     "register_model",
     "writer_process",
 ]
@@ -160,6 +162,11 @@ def build_external(settings: Settings) -> ExternalTokens | None:
         roles=RoleMap.parse(settings.oidc_role_claim, settings.oidc_roles),
         username_claim=settings.oidc_username_claim,
     )
+
+
+def payload_key_for(settings: Settings, model: Model) -> PayloadKey | None:
+    """Return what encrypts the inputs of a model with sensitive columns; raises SealError."""
+    return PayloadKey.from_file(settings.payload_key_file) if model.schema.sensitive else None
 
 
 def load_served_model(settings: Settings) -> Model:
@@ -251,7 +258,9 @@ def create_app(
     recorder = Recorder(writer, refusal)
     runner = Runner(model, deadline_seconds=settings.predict_seconds)
     validator = Validator(model.schema, max_rows=settings.max_rows)
-    predictor = Predictor(model, model_version_id, validator, runner, recorder)
+    payload_key = payload_key_for(settings, model)
+    conceal = None if payload_key is None else payload_key.conceal
+    predictor = Predictor(model, model_version_id, validator, runner, recorder, conceal)
     spool = None if settings.spool_place is None else Spool(settings.spool_place)
     stale_seconds = settings.spool_minutes * 60 if spool else 0
     gate = Gate(parts.tokens, database, external=external, stale_seconds=stale_seconds)
@@ -334,7 +343,9 @@ def create_app(
         predictors={model.name: predictor},
         default_model=model.name,
         recorder=recorder,
-        idempotent=IdempotentAnswers(database),
+        idempotent=IdempotentAnswers(
+            database, reveal=None if payload_key is None else payload_key.reveal
+        ),
         call_limits=call_limits,
         admission=admission,
         room=room,

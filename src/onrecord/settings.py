@@ -294,6 +294,11 @@ class Settings(BaseSettings):
         return self.data_dir / "seal.key"
 
     @property
+    def payload_key_file(self) -> Path:
+        """The file of the key that encrypts inputs with sensitive columns."""
+        return self.data_dir / "payload.key"
+
+    @property
     def heads_path(self) -> Path:
         """The file that signed tree heads are appended to."""
         return self.heads_file or self.data_dir / "heads.jsonl"

@@ -17,7 +17,7 @@ from urllib.parse import unquote, urlsplit
 import msgspec
 
 from onrecord.accounts.caller import Caller, role_of
-from onrecord.app import load_served_model, register_model
+from onrecord.app import load_served_model, payload_key_for, register_model
 from onrecord.errors import CallError, Fault, InvalidInput, NotFound, StartupError
 from onrecord.http.predict import refusal
 from onrecord.record import users
@@ -112,7 +112,9 @@ class Local:
                     writer = Writer()
                     await writer.start(process.address)
                     recorder = Recorder(writer, refusal)
-                    predictor = Predictor(model, version, validator, runner, recorder)
+                    key = payload_key_for(settings, model)
+                    conceal = None if key is None else key.conceal
+                    predictor = Predictor(model, version, validator, runner, recorder, conceal)
                     try:
                         yield cls(model, predictor, user_id)
                     finally:
@@ -138,6 +140,7 @@ class Local:
             received_at=datetime.now(UTC),
             started=time.perf_counter(),
             form=_FORMS[content_type],
+            conceal=self._predictor.conceal,
         )
         answer = await self._predictor.predict(call)
         if answer.error is not None:

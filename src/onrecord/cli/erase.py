@@ -17,6 +17,7 @@ from onrecord.record import model_versions, users
 from onrecord.record.database import Database
 from onrecord.record.erase import By, Erased, Eraser, Selection
 from onrecord.record.erasures import Act, What
+from onrecord.record.payload_key import PayloadKey
 from onrecord.record.tables import utc_text
 from onrecord.serving.input_schema import parse_input_schema
 from onrecord.serving.subjects import Subject
@@ -55,7 +56,8 @@ def erase(
             before=None if before is None else before.replace(tzinfo=UTC),
         )
         if subject is not None:
-            selection = _about(opened, selection, subject)
+            key = PayloadKey.from_file(settings.payload_key_file)
+            selection = _about(opened, selection, subject, key)
         eraser = build_eraser(settings, opened)
         count = eraser.count("payloads", selection)
         if dry_run or not count:
@@ -94,7 +96,7 @@ def told(act: Act) -> str:
     )
 
 
-def _about(database: Database, selection: Selection, subject: str) -> Selection:
+def _about(database: Database, selection: Selection, subject: str, key: PayloadKey) -> Selection:
     """Return a selection of those calls only that hold COLUMN=VALUE.
 
     Sought are the versions that have the column of models of which any version marks it.
@@ -119,7 +121,9 @@ def _about(database: Database, selection: Selection, subject: str) -> Selection:
         selection,
         versions=frozenset(version for version, name in having.items() if name in marking),
         subject=column,
-        holds=lambda row: row.input is not None and sought.is_in(row.input, row.content_type),
+        holds=lambda row: (
+            row.input is not None and sought.is_in(key.reveal(row.input), row.content_type)
+        ),
     )
 
 

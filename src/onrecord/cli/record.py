@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, BinaryIO, Literal
@@ -19,7 +20,9 @@ from onrecord.errors import NotFound
 from onrecord.record import reader, users
 from onrecord.record.database import Database
 from onrecord.record.export import export
+from onrecord.record.payload_key import PayloadKey
 from onrecord.serving.forms import kind_of
+from onrecord.settings import load_settings
 
 __all__ = ["export_record", "log"]
 
@@ -59,6 +62,23 @@ def _filters(
     )
 
 
+RevealOption = Annotated[
+    bool,
+    typer.Option("--reveal", help="Decrypt inputs with sensitive columns, by payload.key."),
+]
+
+
+def _shown(entries: Iterator[reader.Entry], *, reveal: bool) -> Iterator[reader.Entry]:
+    """Yield the entries as they are, or with their inputs decrypted; raises SealError."""
+    if not reveal:
+        yield from entries
+        return
+    key = PayloadKey.from_file(load_settings().payload_key_file)
+    for entry in entries:
+        given = None if entry.input is None else key.reveal(entry.input)
+        yield replace(entry, input=given)
+
+
 def log(
     limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many calls.")] = 20,
     user: UserOption = None,
@@ -68,13 +88,15 @@ def log(
     until: UntilOption = None,
     test: TestOption = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+    reveal: RevealOption = False,
     database: DatabaseOption = None,
 ) -> None:
     """Show the newest calls on record."""
     with open_database(database) as opened:
         filters = _filters(opened, user, model, status, since, until, test)
         with opened.read() as connection:
-            entries = reader.page(connection, filters, limit=limit, before=None)
+            found = reader.page(connection, filters, limit=limit, before=None)
+    entries = list(_shown(iter(found), reveal=reveal))
     if as_json:
         export(iter(entries), sys.stdout.buffer, "jsonl")
         return
@@ -119,17 +141,18 @@ def export_record(
     since: SinceOption = None,
     until: UntilOption = None,
     test: TestOption = False,
+    reveal: RevealOption = False,
     database: DatabaseOption = None,
 ) -> None:
     """Write the record, oldest first, as CSV, JSON lines or Parquet."""
     with open_database(database) as opened:
         filters = _filters(opened, user, model, status, since, until, test)
         if output is None:
-            written = _write(opened, filters, sys.stdout.buffer, format)
+            written = _write(opened, filters, sys.stdout.buffer, format, reveal=reveal)
         else:
             partial = output.with_name(output.name + ".partial")
             with partial.open("wb") as out:
-                written = _write(opened, filters, out, format)
+                written = _write(opened, filters, out, format, reveal=reveal)
             partial.replace(output)
     typer.echo(f"exported {written} calls", err=True)
 
@@ -139,6 +162,8 @@ def _write(
     filters: reader.Filters,
     out: BinaryIO,
     form: Literal["csv", "jsonl", "parquet"],
+    *,
+    reveal: bool,
 ) -> int:
     columns = (SpinnerColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     console = Console(stderr=True)
@@ -148,7 +173,7 @@ def _write(
             task = progress.add_task("export", total=total)
 
             def shown() -> Iterator[reader.Entry]:
-                for entry in reader.stream(connection, filters):
+                for entry in _shown(reader.stream(connection, filters), reveal=reveal):
                     progress.advance(task)
                     yield entry
 

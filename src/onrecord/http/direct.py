@@ -196,6 +196,7 @@ class DirectPredictions:
             received_at=datetime.now(UTC),
             started=started,
             api_key_id=caller.api_key_id,
+            conceal=predictor.conceal,
         )
         if not self._turn:
             asyncio.get_running_loop().call_soon(self._answer_turn)
@@ -228,8 +229,9 @@ class DirectPredictions:
             answers = predictor.answer_at_once(
                 [taken.call for taken in group], [taken.row for taken in group]
             )
-        except Exception:  # noqa: BLE001 - each of them must be answered, whatever it is
-            structlog.get_logger("onrecord").exception("calls failed", calls=len(group))
+        except Exception:
+            log = structlog.get_logger("onrecord")
+            log.exception("calls failed", calls=len(group), exc_info=predictor.conceal is None)
             error = server_failed()
             for taken in group:
                 self._send(taken, refusal(error, taken.call.shown_id))

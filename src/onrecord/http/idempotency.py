@@ -67,11 +67,14 @@ class IdempotentAnswers:
 
     Of calls with the same key that come at once, those to this worker wait for the first. Workers
     do not know of each other's: each may predict, the record takes one call, and the answer of that
-    one is what they all give.
+    one is what they all give. `reveal` decrypts recorded inputs of models with sensitive columns.
     """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(
+        self, database: Database, *, reveal: Callable[[bytes], bytes] | None = None
+    ) -> None:
         self._database = database
+        self._reveal = reveal
         self._running: dict[tuple[str, str], _Running] = {}
 
     async def answer(
@@ -139,7 +142,10 @@ class IdempotentAnswers:
             raise IdempotencyKeyReused(
                 "The call of this Idempotency-Key was erased, with its answer; send a new key."
             )
-        if (test, *_asked(call)) != (entry.test, entry.model, entry.content_type, entry.input):
+        given = entry.input
+        if given is not None and self._reveal is not None:
+            given = self._reveal(given)
+        if (test, *_asked(call)) != (entry.test, entry.model, entry.content_type, given):
             raise _reused()
         if entry.status >= _FIRST_REFUSAL:
             return Answer(entry.status, entry.output, content_type=PROBLEM_TYPE, replayed=True)

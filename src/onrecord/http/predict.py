@@ -55,8 +55,9 @@ async def predict_logged(predictor: Predictor, call: Call) -> Answer:
     answer = await predictor.predict(call)
     error = answer.error
     if isinstance(error, (ModelFailed, Unanswerable)) and error.__cause__ is not None:
+        cause = error.__cause__ if call.conceal is None else None
         structlog.get_logger("onrecord.predict").warning(
-            "model did not answer", prediction_id=call.id, exc_info=error.__cause__
+            "model did not answer", prediction_id=call.id, exc_info=cause
         )
     return answer
 
@@ -83,6 +84,9 @@ class PredictEndpoint:
         self._gate = gate
         self._predictors = predictors
         self._default_model = default_model
+        # A body for a model that is not here may have been meant for one that is.
+        concealing = (predictor.conceal for predictor in predictors.values())
+        self._conceal = next(filter(None, concealing), None)
         self._recorder = recorder
         self._idempotent = idempotent
         self._call_limits = call_limits
@@ -135,6 +139,7 @@ class PredictEndpoint:
             api_key_id=caller.api_key_id,
         )
         predictor = self._predictors.get(name)
+        call.conceal = self._conceal if predictor is None else predictor.conceal
         version = predictor.model_version_id if predictor else None
         try:
             await self._admit(caller, scope)

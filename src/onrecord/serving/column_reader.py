@@ -22,6 +22,7 @@ _COLUMN_KEYS = (
     "unit",
     "example",
     "subject",
+    "sensitive",
 )
 
 RESERVED_NAMES = ("rows", "columns")
@@ -96,8 +97,13 @@ class ColumnReader(EntryReader):
             unit=self.text(entry, "unit", f"{place}."),
             example=entry.get("example"),
             subject=self._flag(entry, "subject", place),
+            sensitive=self._flag(entry, "sensitive", place),
         )
         self._check_range(column, place)
+        if column.sensitive and "example" in entry:
+            raise self.error(
+                f"{place}.example", "a sensitive column shows no value", "Remove the example."
+            )
         if "example" in entry and (reason := explain(column, column.example)):
             raise self.error(
                 f"{place}.example", reason.detail, f"Give {column.expected} as the example."

@@ -49,7 +49,8 @@ class Column:
 
     `minimum` and `maximum` are inclusive, None where there is no bound. `categories` are all
     strings or all integers, empty unless the type is "categorical". `example` is a JSON value that
-    fits the column, None where none was given. A `subject` column tells whom a row is about.
+    fits the column, None where none was given. A `subject` column tells whom a row is about; the
+    values of a `sensitive` one are shown nowhere.
     """
 
     name: str
@@ -62,6 +63,7 @@ class Column:
     unit: str | None = None
     example: Any = None
     subject: bool = False
+    sensitive: bool = False
 
     @property
     def low(self) -> float | int:

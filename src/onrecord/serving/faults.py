@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Container, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from onrecord.errors import Fault, InvalidInput
+from onrecord.errors import CallError, Fault, InvalidInput, MalformedJson
 from onrecord.serving.strict_json import shown
 
-__all__ = ["MAX_FAULTS", "Faults", "pointer_to"]
+__all__ = ["MAX_FAULTS", "Faults", "discreet", "pointer_to"]
 
 MAX_FAULTS = 1000
 """The most faults that one error lists."""
@@ -79,6 +79,29 @@ class Faults:
         if self.more:
             detail += f" Only the first {MAX_FAULTS} are listed; {self.more} more are not."
         raise InvalidInput(detail, faults=tuple(self.found))
+
+
+def discreet(error: CallError) -> CallError:
+    """Return an error without anything that came in the body, where that is sensitive.
+
+    Names of the model's own columns stay; others may be values that stand where names should.
+    """
+    if isinstance(error, MalformedJson):
+        return MalformedJson("The body is not JSON that means one thing only.")
+    if not error.faults:
+        return error
+    faults = [
+        replace(
+            fault,
+            pointer=fault.pointer.rpartition("/")[0]
+            if fault.code == "unknown_field"
+            else fault.pointer,
+            detail="It cannot be read." if fault.code == "malformed" else fault.detail,
+            received=None,
+        )
+        for fault in error.faults
+    ]
+    return type(error)(error.detail, faults=tuple(faults))
 
 
 def pointer_to(place: str, key: str) -> str:

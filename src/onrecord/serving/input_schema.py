@@ -43,6 +43,11 @@ class InputSchema:
         """Whether no column holds strings."""
         return not any(column.textual for column in self.columns)
 
+    @property
+    def sensitive(self) -> bool:
+        """Whether any column is sensitive: then no input is shown or recorded as it came."""
+        return any(column.sensitive for column in self.columns)
+
     def example_row(self) -> dict[str, Any]:
         """Return a row that validates, as JSON values by column name."""
         return {column.name: _example(column) for column in self.columns}

@@ -71,6 +71,8 @@ def _property(column: Column) -> dict[str, Any]:
         found["x-unit"] = column.unit
     if column.example is not None:
         found["examples"] = [column.example]
+    if column.sensitive:
+        found |= {"writeOnly": True, "x-sensitive": True}
     return found
 
 

@@ -7,10 +7,10 @@ been committed to the record before `predict` returns it.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import anyio.to_thread
 import msgspec
@@ -20,6 +20,7 @@ from onrecord.record.call import RecordedCall
 from onrecord.record.ids import prediction_id
 from onrecord.serving.answers import encode_answers
 from onrecord.serving.artifact import Model
+from onrecord.serving.faults import discreet
 from onrecord.serving.forms import CONTENT_TYPES, PLAIN, Form, Kind
 from onrecord.serving.outputs import Outputs
 from onrecord.serving.runner import Runner
@@ -30,11 +31,15 @@ __all__ = [
     "Answer",
     "Call",
     "CallWriter",
+    "Conceal",
     "Predictor",
     "Recorder",
     "RefusalRenderer",
     "recorded_call",
 ]
+
+Conceal: TypeAlias = Callable[[bytes], bytes]
+"""Encrypts what must not be on record as it came."""
 
 _INLINE_BYTES = 64 * 1024
 """Bodies above this are validated in a thread, so that one large call delays no other."""
@@ -46,7 +51,8 @@ class Call:
 
     `body` is None where it was not read to its end; `started` is `time.perf_counter()` at arrival;
     `form` says in which form the rows come and the answer goes; `api_key_id` is the API key it came
-    with, None where a signed-in user made it; `idempotency_key` is the key that it is to hold.
+    with, None where a signed-in user made it; `idempotency_key` is the key that it is to hold;
+    `conceal` encrypts what is recorded of the body.
     """
 
     id: str
@@ -60,6 +66,7 @@ class Call:
     form: Form = PLAIN
     api_key_id: str | None = None
     idempotency_key: str | None = None
+    conceal: Conceal | None = None
 
     @property
     def shown_id(self) -> str:
@@ -99,16 +106,21 @@ class CallWriter(Protocol):
 
 
 class Predictor:
-    """One served model: its validator, its runner and the record it writes to."""
+    """One served model: its validator, its runner and the record it writes to.
 
-    def __init__(
+    `conceal` is what its calls need that have sensitive columns, else None.
+    """
+
+    def __init__(  # noqa: PLR0913, PLR0917 - everything it needs is handed in
         self,
         model: Model,
         model_version_id: int,
         validator: Validator,
         runner: Runner,
         recorder: Recorder,
+        conceal: Conceal | None = None,
     ) -> None:
+        self.conceal = conceal
         self.model = model
         self.model_version_id = model_version_id
         self._validator = validator
@@ -136,8 +148,12 @@ class Predictor:
         except Unavailable:
             raise
         except CallError as error:
-            return await self._recorder.refuse(call, error, self.model_version_id)
+            return await self._refuse(call, error)
         return await self._recorder.record(call, Answer(200, body), self.model_version_id)
+
+    async def _refuse(self, call: Call, error: CallError) -> Answer:
+        told = error if self.conceal is None else discreet(error)
+        return await self._recorder.refuse(call, told, self.model_version_id)
 
     def read_at_once(self, body: bytes) -> Row | None:
         """Return the row of a plain body of one good row, None for any other body."""
@@ -178,7 +194,7 @@ class Predictor:
         except Unavailable:
             raise
         except CallError as error:
-            return await self._recorder.refuse(call, error, self.model_version_id)
+            return await self._refuse(call, error)
         content_type = None if form.output == "json" else CONTENT_TYPES[form.output]
         answer = Answer(200, encoded, content_type=content_type)
         return await self._recorder.record(call, answer, self.model_version_id)
@@ -235,6 +251,9 @@ class Recorder:
 def recorded_call(call: Call, answer: Answer, model_version_id: int | None) -> RecordedCall:
     """Return a call and its answer, which is ready now, as they go on record."""
     error = answer.error
+    body = call.body
+    if call.conceal is not None and body is not None:
+        body = call.conceal(body)
     return RecordedCall(
         id=call.id,
         user_id=call.user_id,
@@ -242,7 +261,7 @@ def recorded_call(call: Call, answer: Answer, model_version_id: int | None) -> R
         model_version_id=model_version_id,
         x_request_id=call.x_request_id,
         content_type=call.content_type,
-        input=call.body,
+        input=body,
         received_at=call.received_at,
         status=answer.status,
         output=answer.body,

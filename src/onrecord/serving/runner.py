@@ -60,6 +60,7 @@ class Runner:
         deadline_seconds: float = 30.0,
     ) -> None:
         self._runtime = model.runtime
+        self._sensitive = model.schema.sensitive
         # A graph that may need its original says so first: the original can be slow.
         self._attempt: Callable[[Sequence[Row]], Outputs | None] = (
             model.runtime.attempt
@@ -209,8 +210,13 @@ class Runner:
         except CallError:
             raise
         except (ValueError, TypeError, OverflowError) as error:
-            structlog.get_logger("onrecord").warning("model has no answer", error=str(error)[:500])
+            said = type(error).__name__ if self._sensitive else str(error)[:500]
+            structlog.get_logger("onrecord").warning("model has no answer", error=said)
             raise Unanswerable("The model has no answer to these values.") from error
         except Exception as error:
-            structlog.get_logger("onrecord").exception("model failed")
+            log = structlog.get_logger("onrecord")
+            if self._sensitive:  # what the model's library says can have values in it
+                log.error("model failed", error=type(error).__name__)  # noqa: TRY400
+            else:
+                log.exception("model failed")
             raise ModelFailed("The model failed on this input.") from error
