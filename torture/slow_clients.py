@@ -32,13 +32,16 @@ _LEAST_P99_MS = 20
 
 _MOST_GROWTH_MIB = 200
 _MIB = 1_048_576
+_DEEP = 100_000
 
 Reader, Writer = asyncio.StreamReader, asyncio.StreamWriter
 Harm = Callable[[Plan, Reader, Writer], Awaitable[None]]
 
 
-async def _idle(_: Plan, reader: Reader, __: Writer) -> None:
+async def _idle(plan: Plan, reader: Reader, _: Writer) -> None:
     await reader.read()
+    # One that came again at once would not be idle.
+    await asyncio.sleep(10 * plan.seconds)
 
 
 async def _slow_head(plan: Plan, _: Reader, writer: Writer) -> None:
@@ -72,7 +75,7 @@ async def _bomb(plan: Plan, reader: Reader, writer: Writer) -> None:
 
 
 async def _deep(plan: Plan, reader: Reader, writer: Writer) -> None:
-    writer.write(_head(plan, b"content-length: %d" % (2 * _MIB)) + b"\r\n" + b"[" * (2 * _MIB))
+    writer.write(_head(plan, b"content-length: %d" % _DEEP) + b"\r\n" + b"[" * _DEEP)
     await reader.readuntil(b"}")
 
 
@@ -96,7 +99,7 @@ HARMS: dict[str, tuple[Harm, int]] = {
     "bodies a byte at a time": (_slow_body, _SLOW),
     "100 MB bodies": (_large_body, 4),
     "gzip bombs": (_bomb, 8),
-    "deep JSON": (_deep, 1),
+    "deep JSON": (_deep, 4),
     "pipelined calls, answers unread": (_unread, 20),
     "heads of 1 MB": (_large_head, 8),
 }

@@ -72,7 +72,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Read what has come."""
-        if self.transport.is_closing():
+        if self._corked.lingers:
             self._corked.drop()
             return
         if self._direct is not None and self._direct.crowded and self._refused_whole(data):
