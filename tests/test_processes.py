@@ -82,8 +82,9 @@ def test_an_operator_makes_lists_and_revokes_an_api_key_and_two_workers_follow(
     with live_server(model_dir, tmp_path / "data", database_url=database_url, workers=2) as server:
         ada = {"authorization": f"Bearer {server.register('ada')}"}
         made = server.command(
-            "api-keys", "create", "ada", "trial run", "--scope", "predict", "--test"
-        )
+            "api-keys", "create", "ada", "trial run", "--scope", "predict", "--test",
+            "--rate", "1000/minute", "--quota", "5000",
+        )  # fmt: skip
         assert made.returncode == 0, made.stderr
         key = {"authorization": f"Bearer {made.stdout.strip()}"}
 
@@ -103,6 +104,7 @@ def test_an_operator_makes_lists_and_revokes_an_api_key_and_two_workers_follow(
         ).stdout.splitlines()
         shown = json.loads(listed)
         assert (shown["name"], shown["state"], shown["models"]) == ("trial run", "valid", "every")
+        assert shown["limits"] == "1000/minute 5000/day"
         assert made.stdout.startswith(shown["prefix"])
         revoked = server.command("api-keys", "revoke", shown["id"])
         assert revoked.returncode == 0, revoked.stderr

@@ -181,10 +181,24 @@ def _limit_faults(rate: str | None, quota: int | None) -> list[Fault]:
         try:
             parse_rate(rate)
         except ValueError:
-            faults.append(Fault("/rate", "wrong_form", "This is no rate.", RATE_FORM, rate[:100]))
+            faults.append(
+                Fault(
+                    "/rate",
+                    "wrong_form",
+                    "This is not a rate such as 100/second.",
+                    RATE_FORM,
+                    rate[:100],
+                )
+            )
     if quota is not None and not 1 <= quota <= _MAX_QUOTA:
         expected = f"1 to {_MAX_QUOTA} calls a day; leave it out for no quota"
         faults.append(
-            Fault("/quota", "out_of_range", "This is too little or too much.", expected, str(quota))
+            Fault(
+                "/quota",
+                "out_of_range",
+                "A quota is at least one call a day, and no huge number.",
+                expected,
+                str(quota),
+            )
         )
     return faults
