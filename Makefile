@@ -41,7 +41,7 @@ check: dev ## format, lint, types
 test: dev services check ## every test, on SQLite and on PostgreSQL
 	$(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder
 
-fuzz: dev ## schemathesis over the whole API, other cases every time; CASES= how many, about
+fuzz: dev ## schemathesis over the whole API, other cases every time; CASES= how many at most
 	FUZZ_CASES=$(or $(CASES),20000) $(BIN)/pytest -n 0 -q -s tests/test_fuzz.py
 
 torture: dev services ## proof under faults, in its long form; ARGS= for python -m torture

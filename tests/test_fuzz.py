@@ -1,6 +1,6 @@
 """schemathesis on the live server: no server error, no undocumented status, whatever the order.
 
-`make fuzz` runs more cases than CI does, other ones every time; FUZZ_CASES says how many about.
+`make fuzz` runs more cases than CI does, other ones every time; FUZZ_CASES says how many at most.
 """
 
 import contextlib
