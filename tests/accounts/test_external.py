@@ -473,10 +473,11 @@ async def test_role_and_password_of_an_external_user_are_the_issuers(
 async def test_an_external_admin_does_not_stand_in_for_the_last_one_here(
     make_gate: Callable[..., Gate], issuer: LocalIssuer, accounts: Accounts
 ) -> None:
-    local = await accounts.create("root", "correct horse battery", None, "admin")
     gate = make_gate(roles=RoleMap.parse("roles", ["bosses=admin"]))
     boss = await gate.authenticate(issuer.token(roles=["bosses"]))
 
+    await accounts.set_disabled(boss.user_id, disabled=True)
+    await accounts.set_disabled(boss.user_id, disabled=False)
+    local = await accounts.create("root", "correct horse battery", None, "admin")
     with pytest.raises(Conflict, match="last admin"):
         await accounts.set_disabled(local.id, disabled=True)
-    await accounts.set_disabled(boss.user_id, disabled=True)
