@@ -130,7 +130,7 @@ def steady(
     """Let calls arrive steadily for so many seconds, and compare the memory before and after."""
     with stage.subject(kind) as subject:
         subject.start()
-        warm = max(2.0, rounds / 15)
+        warm = max(2.0, rounds / 6)
         verdict = Verdict()
         counts: dict[str, int] = {}
         _arrive(subject, rate, warm, 64)
