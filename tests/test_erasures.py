@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
@@ -148,14 +149,15 @@ def test_only_an_admin_erases_and_an_auditor_sees_it(
 
 
 def test_the_command_counts_asks_and_erases(
-    client: TestClient, database: Database, command: Command
+    client: TestClient, database: Database, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, ada = sign_up(client, database, "ada", "user")
     made = predict(client, ada)
     words = ("erase", "--user", "ada", "--reason", "she asked")
 
     assert command(*words, "--dry-run") == (0, "1 calls have a payload to erase\n")
-    assert command(*words)[0] == 1  # nobody said yes
+    monkeypatch.setattr("sys.stdin", io.StringIO("n\n"))
+    assert command(*words)[0] == 1
     assert client.get(f"/predictions/{made}", headers=ada).json()["input"] == GOOD_ROW
     code, said = command(*words, "--yes")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import os
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Annotated
@@ -23,7 +24,7 @@ from onrecord.serving.input_schema import parse_input_schema
 from onrecord.serving.subjects import Subject
 from onrecord.settings import load_settings
 
-__all__ = ["erase", "erase_with_progress", "told"]
+__all__ = ["erase", "erase_with_progress", "operator", "told"]
 
 
 def erase(
@@ -65,7 +66,7 @@ def erase(
             return
         if not yes:
             typer.confirm(f"Erase the payloads of {count} calls for ever?", abort=True)
-        by = By(reason, operator=getpass.getuser())
+        by = By(reason, operator=operator())
         done = erase_with_progress(eraser, "payloads", selection, by, count)
     typer.echo(f"erased the payloads of {done.calls} calls: erasure {done.id}")
 
@@ -84,6 +85,14 @@ def erase_with_progress(
             err=True,
         )
     return done
+
+
+def operator() -> str:
+    """Return the name of the account that runs the command, its number where it has none."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"uid {os.getuid()}"
 
 
 def told(act: Act) -> str:

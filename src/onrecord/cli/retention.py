@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 from datetime import UTC, datetime
 from typing import Annotated
 
@@ -10,7 +9,7 @@ import typer
 
 from onrecord.app import build_eraser
 from onrecord.cli.admin import DatabaseOption, open_database
-from onrecord.cli.erase import erase_with_progress
+from onrecord.cli.erase import erase_with_progress, operator
 from onrecord.errors import SettingsError
 from onrecord.record.erase import By
 from onrecord.record.retention import due
@@ -45,6 +44,6 @@ def run(
             if dry_run or not count:
                 typer.echo(f"due: {shown}")
                 continue
-            by = By(part.reason, operator=getpass.getuser())
+            by = By(part.reason, operator=operator())
             done = erase_with_progress(eraser, part.what, part.selection, by, count)
             typer.echo(f"erased: {shown}: erasure {done.id}")

@@ -93,6 +93,8 @@ class Database:
                     connection.dbapi_connection.autocommit = True
                 for statement in anew:
                     connection.execute(statement)
+            except self.engine.dialect.dbapi.Error as error:  # type: ignore[union-attr]
+                raise DatabaseError(f"The database cannot be written anew: {error}") from error
             finally:
                 connection.invalidate()
             return self.forget()

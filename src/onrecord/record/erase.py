@@ -9,7 +9,7 @@ erasure asked for again does the rest.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -24,8 +24,8 @@ from onrecord.record.database import Database
 from onrecord.record.erasures import Erasure, What, put_on_record
 from onrecord.record.heads_file import HeadsFile
 from onrecord.record.ids import first_id_at, new_id
-from onrecord.record.leaf import Row, commitments, leaf_of, read_row
-from onrecord.record.proof import leaf_index
+from onrecord.record.leaf import Row, commitments, leaf_of, read_rows
+from onrecord.record.proof import leaf_indexes
 from onrecord.record.seal import Sealer, newest_head
 from onrecord.record.tables import requests, responses, utc_text
 from onrecord.record.text import storable
@@ -173,7 +173,7 @@ class Eraser:
             more = query if after is None else query.where(requests.c.seq > after)
             with self._database.read() as connection:
                 seqs = connection.execute(more.limit(_SOUGHT_AT_ONCE)).scalars().all()
-                found += [seq for seq in seqs if _holds(connection, selection, seq)]
+                found += _holding(connection, selection, seqs)
             while len(found) >= _CALLS_AT_ONCE or (found and not seqs):
                 yield found[:_CALLS_AT_ONCE]
                 del found[:_CALLS_AT_ONCE]
@@ -185,8 +185,7 @@ class Eraser:
         self, what: What, selection: Selection, by: By, erasure_id: str, seqs: list[int]
     ) -> None:
         with self._database.read() as connection:
-            tiles = Tiles(connection)
-            calls = [_found(connection, tiles, seq) for seq in seqs]
+            calls = list(_found(connection, seqs))
         with self._database.write() as connection:
             self._database.erase_securely(connection)
             _check_still_there(connection, what, seqs)
@@ -214,25 +213,31 @@ def _meant(what: What, selection: Selection) -> list[ColumnElement[bool]]:
     return conditions
 
 
-def _holds(connection: Connection, selection: Selection, seq: int) -> bool:
-    return selection.holds is None or selection.holds(read_row(connection, seq))
+def _holding(connection: Connection, selection: Selection, seqs: Sequence[int]) -> Iterable[int]:
+    if selection.holds is None:
+        return seqs
+    return [row.seq for row in read_rows(connection, seqs) if selection.holds(row)]
 
 
-def _found(connection: Connection, tiles: Tiles, seq: int) -> _Found:
-    """Return a call that is as it was sealed; raises SealError where it is not."""
+def _found(connection: Connection, seqs: list[int]) -> Iterator[_Found]:
+    """Yield the calls, which are as they were sealed; raises SealError where one is not."""
+    tiles = Tiles(connection)
+    places: dict[int, int] = {}
     try:
-        row = read_row(connection, seq)
-        place = leaf_index(connection, seq)
-        if sha256(b"\0" + leaf_of(row)).digest() != tiles.node(0, place):
-            raise LookupError(f"call {row.id} is not what was sealed")
+        for row in read_rows(connection, seqs):
+            if row.seq not in places:
+                places = leaf_indexes(connection, row.seq)
+            place = places[row.seq]
+            if sha256(b"\0" + leaf_of(row)).digest() != tiles.node(0, place):
+                raise LookupError(f"call {row.id} is not what was sealed")
+            erased = row.erasure_seq is not None
+            kept = (row.input_commitment, row.output_commitment) if erased else commitments(row)
+            yield _Found(row.seq, row.id, place, *kept)
     except (LookupError, TypeError) as error:
         raise SealError(
             f"nothing more is erased, as the record is not as it was sealed: {error}. "
             "Run `onrecord verify`"
         ) from error
-    if row.erasure_seq is not None:
-        return _Found(seq, row.id, place, row.input_commitment, row.output_commitment)
-    return _Found(seq, row.id, place, *commitments(row))
 
 
 def _check_still_there(connection: Connection, what: What, seqs: list[int]) -> None:

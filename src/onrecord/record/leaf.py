@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import heapq
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from itertools import islice
@@ -22,13 +22,16 @@ from sqlalchemy import Connection
 
 from onrecord.record.erasures import Erasure, erasures_between
 
-__all__ = ["Leaves", "Row", "commitments", "leaf_of", "read_leaves", "read_row"]
+__all__ = ["Leaves", "Row", "commitments", "leaf_of", "read_leaves", "read_row", "read_rows"]
 
 _FIRST_SEQ = -(1 << 63)
 _LAST_SEQ = (1 << 63) - 1
 
 # PostgreSQL would hand over a whole result at once, however large its bodies are.
 _FETCHED_AT_ONCE = 256
+
+# Where fewer rows than one of so many are wanted, each is read alone.
+_SPARSE = 20
 
 _NO_ERASURE = 0
 _NOTHING_KEPT = [None, None, None]
@@ -197,6 +200,20 @@ def read_row(connection: Connection, seq: int) -> Row:
         for row in rows:
             return Row(*row)
     raise LookupError(f"there is no row {seq}")
+
+
+def read_rows(connection: Connection, seqs: Sequence[int]) -> Iterator[Row]:
+    """Yield those of the calls with these seqs, ascending, that are there."""
+    if seqs and seqs[-1] - seqs[0] < _SPARSE * len(seqs):
+        wanted = set(seqs)
+        with _rows(connection, seqs[0] - 1, seqs[-1], _LAST_SEQ) as rows:
+            for row in map(Row._make, rows):
+                if row.seq in wanted:
+                    yield row
+        return
+    for seq in seqs:
+        with _rows(connection, seq - 1, seq, 1) as rows:
+            yield from map(Row._make, rows)
 
 
 def leaf_of(row: Row) -> bytes:

@@ -13,7 +13,7 @@ from onrecord.record.seal import SEQ_BYTES, newest_head
 from onrecord.record.tables import requests, sealed_blocks
 from onrecord.record.tiles import WIDTH, Tiles
 
-__all__ = ["Proof", "leaf_index", "prove"]
+__all__ = ["Proof", "leaf_index", "leaf_indexes", "prove"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +51,14 @@ def prove(connection: Connection, request_id: str) -> Proof | None:
 
 def leaf_index(connection: Connection, seq: int) -> int:
     """Return the place in the tree of a sealed row; raises LookupError where it has none."""
+    try:
+        return leaf_indexes(connection, seq)[seq]
+    except KeyError:
+        raise LookupError(f"the row {seq} is not where it was sealed") from None
+
+
+def leaf_indexes(connection: Connection, seq: int) -> dict[int, int]:
+    """Return the places in the tree of the rows, by `seq`, that were sealed about one."""
     block = connection.execute(
         select(sealed_blocks.c.number, sealed_blocks.c.seqs)
         .where(sealed_blocks.c.last_seq >= seq)
@@ -59,6 +67,5 @@ def leaf_index(connection: Connection, seq: int) -> int:
     ).one_or_none()
     seqs = b"" if block is None else bytes(block.seqs)
     numbers = struct.unpack(f">{len(seqs) // SEQ_BYTES}q", seqs)
-    if block is None or seq not in numbers:
-        raise LookupError(f"the row {seq} is not where it was sealed")
-    return int(block.number) * WIDTH + numbers.index(seq)
+    first = 0 if block is None else int(block.number) * WIDTH
+    return {number: first + place for place, number in enumerate(numbers)}
