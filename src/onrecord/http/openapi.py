@@ -55,7 +55,7 @@ _MEANING = {
     406: "The answer has no form that is accepted",
     408: "The body did not arrive in time",
     409: "It contradicts what is there: a name that is taken, a deleted user, the last admin, "
-    "as many API keys as a user may have, a call that is not sealed yet",
+    "as many API keys as a user may have, a call that is not sealed yet, more calls than are erased at once",
     413: "The body is too large",
     415: "The media type is not read here",
     422: "The model has no answer to this input, or the idempotency key came with another one",
@@ -131,10 +131,10 @@ def _document_refusals(path: str, method: str, operation: dict[str, Any]) -> Non
         400: taking_input and path not in _OAUTH,
         401: secured,
         403: secured or (method == "post" and path == "/users"),
-        404: "{" in path,
+        404: "{" in path or (path == "/erasures" and method == "post"),
         408: "requestBody" in operation,
         409: (path.startswith("/users") and method in {"post", "patch", "delete"})
-        or (path == "/keys" and method == "post")
+        or (path in {"/keys", "/erasures"} and method == "post")
         or path.endswith("/proof"),
         413: "requestBody" in operation,
         429: path == "/token",
