@@ -55,7 +55,8 @@ _MEANING = {
     406: "The answer has no form that is accepted",
     408: "The body did not arrive in time",
     409: "It contradicts what is there: a name that is taken, a deleted user, the last admin, "
-    "as many API keys as a user may have, a call that is not sealed yet, more calls than are erased at once",
+    "as many API keys as a user may have, a call that is not sealed yet, "
+    "more calls than are erased at once",
     413: "The body is too large",
     415: "The media type is not read here",
     422: "The model has no answer to this input, or the idempotency key came with another one",
