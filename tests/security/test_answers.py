@@ -18,7 +18,17 @@ from onrecord.record.database import Database
 from onrecord.settings import Settings, load_settings
 
 Headers = dict[str, str]
-ROUTERS = ("api_keys", "docs", "health", "models", "predictions", "proofs", "tokens", "users")
+ROUTERS = (
+    "api_keys",
+    "docs",
+    "erasures",
+    "health",
+    "models",
+    "predictions",
+    "proofs",
+    "tokens",
+    "users",
+)
 
 
 @pytest.fixture(scope="module")
