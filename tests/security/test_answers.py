@@ -131,7 +131,6 @@ def test_every_address_that_is_served_is_documented(client: TestClient) -> None:
         "/openapi.yaml",
         "/redoc",
         "/debug",
-        "/metrics",
         "/admin",
         "/.env",
         "/.git/config",

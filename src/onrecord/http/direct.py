@@ -129,7 +129,8 @@ class DirectPredictions:
     @property
     def crowded(self) -> bool:
         """Whether it is worth asking `refuse`."""
-        return self._admission.inside >= self._admission.limit
+        admission = self._admission
+        return admission.inside >= admission.limit
 
     def refuse(self, data: bytes) -> tuple[int, bytes, bytes] | None:
         """Return the refusal of one whole call where there are too many: its status, head, body.

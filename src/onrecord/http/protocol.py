@@ -165,18 +165,22 @@ class HttpProtocol(HttpToolsProtocol):
         self._receiving_since = 0.0
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Keep a header; one after the body is a trailer and is dropped (RFC 9110, 6.5.1).
-
-        Raises HeadTooLarge where it is one too many.
-        """
+        """Keep a header; one after the body is a trailer and is dropped (RFC 9110, 6.5.1)."""
         if not self._in_head:
             return
-        if len(self.headers) >= self._limits.headers:
-            raise self._head_too_large()
-        super().on_header(name, value)
+        # Not uvicorn's: to call that for each header would cost a call as much as its validation.
+        name = name.lower()
+        if name == b"expect" and value.lower() == b"100-continue":
+            self.expect_100_continue = True
+        self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
-        """Hold a request that may be taken; uvicorn begins any other."""
+        """Hold a request that may be taken; uvicorn begins any other.
+
+        Raises HeadTooLarge where it has more headers, or longer ones, than it may.
+        """
+        if len(self.headers) > self._limits.headers:
+            raise self._head_too_large()
         if self._unread > self._limits.head_bytes:
             size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
             if size > self._limits.head_bytes:

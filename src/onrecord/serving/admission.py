@@ -38,7 +38,8 @@ class Admission:
 
     `seconds_per_row` is what the model takes for a row alone. Calls may wait for one another for
     `max_wait_seconds`; by default two and a half times as long as a call takes that finds few
-    others, 10 ms at least. Times are of one clock, in seconds.
+    others, 10 ms at least. `inside` is how many are in hand, `limit` how many may be for longer than
+    a moment. Times are of one clock, in seconds.
     """
 
     def __init__(self, seconds_per_row: float, *, max_wait_seconds: float | None = None) -> None:
@@ -48,44 +49,34 @@ class Admission:
         within = int((max_wait_seconds or _LEAST_WAIT_SECONDS) / max(seconds_per_row, 1e-6))
         self._floor = min(max(within, _LEAST_CALLS), _MOST_LEAST_CALLS)
         self._few = self._floor // 4
-        self._inside = 0
+        self.inside = 0
         self._entered = 0
-        self._limit = self._floor
+        self.limit = self._floor
         self._rate = 0.0
         self._answered = 0
         self._window_began = 0.0
         self._full_since = 0.0
         self._full_at = float("-inf")
 
-    @property
-    def inside(self) -> int:
-        """How many calls are in hand."""
-        return self._inside
-
-    @property
-    def limit(self) -> int:
-        """How many calls may be in hand for longer than a moment."""
-        return self._limit
-
     def full(self, now: float) -> bool:
         """Whether a call that comes at `now` is to be refused."""
-        if self._inside < self._limit:
+        if self.inside < self.limit:
             return False
         self._note_full(now)
-        return self._inside >= self._burst or now - self._full_since > self._interval
+        return self.inside >= self._burst or now - self._full_since > self._interval
 
     def enter(self) -> int:
         """Take a call in hand and return its number, for `leave`."""
-        self._inside += 1
+        self.inside += 1
         self._entered += 1
         # As if it had come long ago, where it did not find few others.
-        return self._entered if self._inside <= self._few else -self._few
+        return self._entered if self.inside <= self._few else -self._few
 
     def leave(self, number: int, began: float, now: float) -> None:
         """Let go of a call, which was taken in hand at `began` and is answered."""
-        if self._inside >= self._limit:
+        if self.inside >= self.limit:
             self._note_full(now)
-        self._inside -= 1
+        self.inside -= 1
         self._answered += 1
         # Those that came after it may have been answered together with it.
         if self._entered - number <= self._few:
@@ -109,12 +100,12 @@ class Admission:
     @property
     def _burst(self) -> int:
         rate = max(self._rate, 1 / (self._seconds_per_row + 1e-4))
-        return max(4 * self._limit, int(rate * _BURST_SECONDS))
+        return max(4 * self.limit, int(rate * _BURST_SECONDS))
 
     def _adjust(self, now: float) -> None:
         elapsed = now - self._window_began
         kept = self._rate * _KEPT_RATE ** min(elapsed / _WINDOW_SECONDS, 1000.0)
         self._rate = max(self._answered / elapsed, kept)
-        self._limit = max(self._floor, int(self._rate * self._wait))
+        self.limit = max(self._floor, int(self._rate * self._wait))
         self._window_began = now
         self._answered = 0
