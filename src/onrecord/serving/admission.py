@@ -38,8 +38,8 @@ class Admission:
 
     `seconds_per_row` is what the model takes for a row alone. Calls may wait for one another for
     `max_wait_seconds`; by default two and a half times as long as a call takes that finds few
-    others, 10 ms at least. `inside` is how many are in hand, `limit` how many may be for longer than
-    a moment. Times are of one clock, in seconds.
+    others, 10 ms at least. `inside` is how many are in hand, `limit` how many may be for longer
+    than a moment. Times are of one clock, in seconds.
     """
 
     def __init__(self, seconds_per_row: float, *, max_wait_seconds: float | None = None) -> None:
