@@ -86,7 +86,7 @@ def alone(home, name):
     import pyarrow as pa
     from pyarrow import parquet
 
-    from onrecord.app import load_served_model
+    from onrecord.parts import load_served_model
 
     graph = load_served_model(settings_of(home, name)).runtime.compiled.graph
     session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])

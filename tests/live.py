@@ -15,7 +15,7 @@ from pathlib import Path
 
 import httpx2
 
-from onrecord.app import load_served_model
+from onrecord.parts import load_served_model
 from onrecord.settings import load_settings
 
 PASSWORD = "a long enough password"

@@ -11,9 +11,9 @@ FORBIDDEN = {
     "record": {"fastapi", "starlette", "onrecord.accounts", "onrecord.serving", "onrecord.http"},
     "accounts": {"fastapi", "starlette", "onrecord.serving", "onrecord.http"},
     "serving": {"fastapi", "starlette", "sqlalchemy", "onrecord.accounts", "onrecord.http"},
-    "http": {"sqlalchemy", "onrecord.cli", "onrecord.app", *MODEL_LIBRARIES},
+    "http": {"sqlalchemy", "onrecord.cli", "onrecord.app", "onrecord.parts", *MODEL_LIBRARIES},
 }
-EVERY_ROOM = {"onrecord.app", "onrecord.cli", "onrecord.settings"}
+EVERY_ROOM = {"onrecord.app", "onrecord.cli", "onrecord.parts", "onrecord.settings"}
 
 
 def imports(file: Path) -> set[str]:

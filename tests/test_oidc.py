@@ -12,8 +12,9 @@ from starlette.testclient import TestClient
 
 from live import GOOD_ROW, PASSWORD, Server, live_server
 from local_issuer import AUDIENCE, LocalIssuer, local_issuer
-from onrecord.app import build_external, create_app
+from onrecord.app import create_app
 from onrecord.errors import SettingsError
+from onrecord.parts import build_external
 from onrecord.settings import Settings, load_settings
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
-from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +13,9 @@ from fastapi.responses import JSONResponse
 from starlette.types import ASGIApp
 
 import onrecord
-from onrecord.accounts.api_keys import ApiKeys
 from onrecord.accounts.call_limits import CallLimits
-from onrecord.accounts.external import ExternalTokens, RoleMap
-from onrecord.accounts.issuer_keys import IssuerKeys
-from onrecord.accounts.keys import KeyRing
-from onrecord.accounts.limits import SignInLimit
-from onrecord.accounts.passwords import Passwords
 from onrecord.accounts.rates import Rate, parse_rate
-from onrecord.accounts.sessions import Sessions
-from onrecord.accounts.sign_in import Accounts
 from onrecord.accounts.standing import Gate
-from onrecord.accounts.tokens import Tokens
 from onrecord.errors import SettingsError
 from onrecord.http import (
     api_keys,
@@ -49,22 +38,22 @@ from onrecord.http.predict import PredictEndpoint, refusal
 from onrecord.http.refusals import add_refusals
 from onrecord.http.services import Services
 from onrecord.logs import AccessLog
-from onrecord.outgoing import fault_of_url
-from onrecord.record.checkpoint import SigningKey
+from onrecord.parts import (
+    build_accounts,
+    build_eraser,
+    build_external,
+    load_served_model,
+    payload_key_for,
+    register_model,
+    writer_process,
+)
 from onrecord.record.database import Database
-from onrecord.record.erase import Eraser
-from onrecord.record.heads_file import HeadsFile
-from onrecord.record.model_versions import register_model_version
-from onrecord.record.payload_key import PayloadKey
 from onrecord.record.spool import Spool
 from onrecord.record.writer import Writer
-from onrecord.record.writer_order import WriterOrder
-from onrecord.record.writer_process import WriterProcess
 from onrecord.serving.admission import Admission
-from onrecord.serving.artifact import Model, load_model
+from onrecord.serving.artifact import Model
 from onrecord.serving.prediction import Predictor, Recorder
 from onrecord.serving.runner import Runner
-from onrecord.serving.trust import Trust
 from onrecord.serving.validation import Validator
 from onrecord.settings import Settings
 
@@ -72,143 +61,7 @@ _ACCOUNT_BODY_BYTES = 64 * 1024
 _LARGE_BODIES = 32
 """For how many bodies of the largest size a worker has memory."""
 
-__all__ = [
-    "Parts",
-    "build_accounts",
-    "build_eraser",
-    "build_external",
-    "create_app",
-    "load_served_model",
-    "load_trust",
-    "payload_key_for",
-    "register_model",
-    "writer_process",
-]
-
-
-def load_trust(settings: Settings) -> Trust:
-    """Return what the operator trusts: the server's own file and the settings together."""
-    return Trust(
-        settings.trust_file, hashes=settings.trusted_models, skops_types=settings.trusted_types
-    )
-
-
-@dataclass(frozen=True)
-class Parts:
-    """The accounts of one server and the parts under them."""
-
-    tokens: Tokens
-    passwords: Passwords
-    accounts: Accounts
-    sessions: Sessions
-    api_keys: ApiKeys
-
-
-def build_accounts(settings: Settings, database: Database, *, counts: Path | None = None) -> Parts:
-    """Build the accounts on a database; `counts` is as in `create_app`."""
-    keys = (
-        KeyRing.from_secrets(settings.token_secrets.get_secret_value())
-        if settings.token_secrets is not None
-        else KeyRing.from_file(settings.token_file)
-    )
-    tokens = Tokens(
-        keys,
-        issuer=settings.token_issuer,
-        audience=settings.token_audience,
-        lifetime=timedelta(minutes=settings.token_minutes),
-    )
-    passwords = Passwords()
-    return Parts(
-        tokens,
-        passwords,
-        Accounts(database, passwords, SignInLimit(directory=counts)),
-        Sessions(
-            database,
-            tokens,
-            longest=timedelta(days=settings.session_days),
-            idle=timedelta(days=settings.session_idle_days),
-        ),
-        ApiKeys(database, longest=timedelta(days=settings.api_key_days)),
-    )
-
-
-def build_eraser(settings: Settings, database: Database) -> Eraser:
-    """Build what erases on the record, with the seal's key; raises SealError."""
-    key = SigningKey.from_file(settings.seal_key_file)
-    return Eraser(database, key, HeadsFile(settings.heads_path))
-
-
-def build_external(settings: Settings) -> ExternalTokens | None:
-    """Build what reads the tokens of the external issuer, None where the settings name none.
-
-    Raises SettingsError where they contradict each other.
-    """
-    issuer, audience = settings.oidc_issuer, settings.oidc_audience
-    if issuer is None:
-        return None
-    fault = fault_of_url(issuer)
-    if fault is not None or "?" in issuer:
-        raise SettingsError(f"setting oidc_issuer: {fault or 'an issuer has no query'}")
-    if issuer == settings.token_issuer:
-        raise SettingsError("setting oidc_issuer: it is the same as token_issuer")
-    if not audience:
-        raise SettingsError("setting oidc_audience: say what the `aud` of the tokens must have")
-    if not settings.oidc_algorithms:
-        raise SettingsError("setting oidc_algorithms: name one or more")
-    return ExternalTokens(
-        IssuerKeys(issuer, algorithms=settings.oidc_algorithms),
-        issuer=issuer,
-        audience=audience,
-        roles=RoleMap.parse(settings.oidc_role_claim, settings.oidc_roles),
-        username_claim=settings.oidc_username_claim,
-    )
-
-
-def payload_key_for(settings: Settings, model: Model) -> PayloadKey | None:
-    """Return what encrypts the inputs of a model with sensitive columns; raises SealError."""
-    return PayloadKey.from_file(settings.payload_key_file) if model.schema.sensitive else None
-
-
-def load_served_model(settings: Settings) -> Model:
-    """Load the model that the settings name, as a server does.
-
-    Raises SettingsError where they name none, and whatever `load_model` raises.
-    """
-    if settings.model_dir is None:
-        raise SettingsError("setting model_dir: name the model directory to serve")
-    return load_model(
-        settings.model_dir,
-        trust=load_trust(settings),
-        name=settings.model_name,
-        compile=settings.compile,
-        cache=settings.conversions_dir,
-    )
-
-
-def register_model(database: Database, model: Model) -> int:
-    """Return the model version's key in the record, which is new where the version is."""
-    with database.write() as connection:
-        return register_model_version(
-            connection,
-            name=model.name,
-            version=model.version,
-            sha256=model.sha256,
-            schema_sha256=model.schema_sha256,
-            input_schema=model.input_schema_bytes,
-            format=model.format,
-        )
-
-
-def writer_process(settings: Settings) -> WriterProcess:
-    """Return the process that puts calls on record for a server with these settings."""
-    return WriterProcess(
-        WriterOrder(
-            database_url=settings.database_url,
-            spool=settings.spool_place,
-            log_format=settings.log_format,
-            log_level=settings.log_level,
-        )
-    )
+__all__ = ["create_app"]
 
 
 def _open_model(settings: Settings, database: Database) -> tuple[Model, int]:

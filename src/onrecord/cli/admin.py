@@ -14,9 +14,9 @@ from rich.table import Table
 
 from onrecord.accounts.caller import Role
 from onrecord.accounts.keys import KeyRing
-from onrecord.app import Parts, build_accounts
 from onrecord.cli.terminal import cell
 from onrecord.errors import NotFound, SettingsError
+from onrecord.parts import Parts, build_accounts
 from onrecord.record import users
 from onrecord.record.database import Database
 from onrecord.settings import load_settings

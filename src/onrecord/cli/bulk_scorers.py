@@ -17,9 +17,9 @@ from urllib.parse import unquote, urlsplit
 import msgspec
 
 from onrecord.accounts.caller import Caller, role_of
-from onrecord.app import load_served_model, payload_key_for, register_model
 from onrecord.errors import CallError, Fault, InvalidInput, NotFound, StartupError
 from onrecord.http.predict import refusal
+from onrecord.parts import load_served_model, payload_key_for, register_model
 from onrecord.record import users
 from onrecord.record.call import RecordedCall
 from onrecord.record.database import Database

@@ -10,10 +10,10 @@ from typing import Annotated
 
 import typer
 
-from onrecord.app import build_eraser
 from onrecord.cli.admin import DatabaseOption, open_database
 from onrecord.cli.progress import rows_progress
 from onrecord.errors import NotFound, SettingsError
+from onrecord.parts import build_eraser
 from onrecord.record import model_versions, users
 from onrecord.record.database import Database
 from onrecord.record.erase import By, Erased, Eraser, Selection

@@ -9,9 +9,9 @@ from typing import Annotated
 
 import typer
 
-from onrecord.app import load_trust
 from onrecord.cli.terminal import shown
 from onrecord.errors import SettingsError
+from onrecord.parts import load_trust
 from onrecord.serving.artifact import load_model, read_model_file
 from onrecord.serving.formats import types_to_trust
 from onrecord.serving.infer_schema import infer_schema

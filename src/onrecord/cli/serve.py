@@ -15,13 +15,14 @@ import typer
 import uvicorn
 from starlette.types import ASGIApp
 
-from onrecord.app import create_app, writer_process
+from onrecord.app import create_app
 from onrecord.cli.seal import heads_url
 from onrecord.cli.terminal import shown
 from onrecord.errors import OnrecordError, SettingsError
 from onrecord.http.limits import allow_open_files
 from onrecord.http.protocol import HttpProtocol
 from onrecord.logs import configure_logs
+from onrecord.parts import writer_process
 from onrecord.record import users
 from onrecord.record.checkpoint import SigningKey
 from onrecord.record.database import Database
