@@ -2,8 +2,8 @@
 
 Values come, first found first, from the command line, the environment (`ONRECORD_...`), the file
 `onrecord.toml` in the working directory (or the one that `ONRECORD_CONFIG` names) and the defaults
-below. Only `onrecord.app`, `onrecord.parts` and `onrecord.cli` read them; every other part is handed
-plain values.
+below. Only `onrecord.app`, `onrecord.parts` and `onrecord.cli` read them; every other part is
+handed plain values.
 """
 
 from __future__ import annotations
