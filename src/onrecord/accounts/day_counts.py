@@ -148,11 +148,9 @@ class DayCounts:
             day = self._known(key, now)
         since = day.settled_until
         until = max(since, now - _SETTLED_AFTER_SECONDS)
-        try:
-            async with asyncio.timeout(_READING_SECONDS):
-                older, newer = await self._database.run(self._count, consumer, since, until)
-        except TimeoutError as error:
-            raise Unavailable("The record cannot be reached now.", retry_after=1) from error
+        older, newer = await self._database.run(
+            self._count, consumer, since, until, seconds=_READING_SECONDS
+        )
         self._learn(key, now, day.settled + older, until, newer)
 
     def _count(self, consumer: Consumer, since: float, until: float) -> tuple[int, int]:

@@ -125,11 +125,10 @@ async def _check_database(services: Services) -> tuple[str, bool]:
     """Return what is found, and whether the database is out of reach."""
     try:
         # One that is silent must not keep the answer waiting.
-        async with asyncio.timeout(_PATIENCE_SECONDS):
-            await services.database.run(services.database.check)
+        await services.database.run(services.database.check, seconds=_PATIENCE_SECONDS)
     except DatabaseError:
         return "its tables are not those of this version; run `onrecord db upgrade`", False
-    except (OnrecordError, TimeoutError):
+    except OnrecordError:
         return "unreachable", True
     return "ok", False
 
@@ -148,7 +147,6 @@ async def _seal(database: Database) -> SealState | None:
         return SealState(size=head.size, signed_at=head.signed_at, unsealed=rest)
 
     try:
-        async with asyncio.timeout(_PATIENCE_SECONDS):
-            return await database.run(read)
-    except (OnrecordError, TimeoutError):
+        return await database.run(read, seconds=_PATIENCE_SECONDS)
+    except OnrecordError:
         return None

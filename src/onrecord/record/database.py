@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any, Literal, TypeVar
@@ -103,16 +104,21 @@ class Database:
         """Give a bare DBAPI connection, for the writer; its settings are those of the others."""
         return self.engine.raw_connection()
 
-    async def run(self, function: Callable[..., _Result], *arguments: Any) -> _Result:
+    async def run(
+        self, function: Callable[..., _Result], *arguments: Any, seconds: float | None = None
+    ) -> _Result:
         """Run a function that queries in a worker thread and return what it returns.
 
-        Raises Unavailable where the database is out of reach or too busy. Where the caller is
-        cancelled, the function runs to its end all the same.
+        Raises Unavailable where the database is out of reach, too busy, or silent for `seconds`.
+        Where the caller is cancelled, the function runs to its end all the same.
         """
         try:
-            return await anyio.to_thread.run_sync(
-                function, *arguments, limiter=self._limiter, abandon_on_cancel=True
-            )
+            async with asyncio.timeout(seconds):
+                return await anyio.to_thread.run_sync(
+                    function, *arguments, limiter=self._limiter, abandon_on_cancel=True
+                )
+        except TimeoutError as error:
+            raise Unavailable("The record cannot be reached now.", retry_after=1) from error
         except _CALLERS_FAULT:
             raise
         except (exc.DBAPIError, exc.TimeoutError, exc.DisconnectionError) as error:
