@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from datetime import timedelta
 
 from starlette.testclient import TestClient
@@ -14,6 +16,14 @@ from onrecord.record.database import Database
 from onrecord.settings import Settings
 
 Headers = dict[str, str]
+
+
+def wait_until(holds: Callable[[], object], *, seconds: float = 60) -> None:
+    """Return once something holds; fails where it does not in that time."""
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 def bearer(token: str) -> Headers:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy.engine import make_url
 from starlette.testclient import TestClient
 
 from live import converted, give_conversion, linear_model_dir
@@ -25,6 +26,7 @@ from onrecord.record.database import Database
 from onrecord.record.tables import metadata, model_versions
 from onrecord.settings import Settings, load_settings
 from postgres import Cluster, PostgresMissingError, start_cluster
+from torture.proxy import Proxy
 
 DATABASES = ["sqlite", "postgresql"]
 SLOWEST = {"test_torture.py", "test_bulk.py", "test_sealing.py", "test_fuzz.py", "test_compile.py"}
@@ -65,6 +67,13 @@ def postgres_url(postgres_cluster: Cluster) -> Iterator[str]:
     """The URL of an empty PostgreSQL database, dropped after the test."""
     with empty_postgresql(postgres_cluster) as url:
         yield url
+
+
+@pytest.fixture
+def proxy(postgres_url: str) -> Iterator[Proxy]:
+    """A proxy before the database of `postgres_url`, by which that can go away."""
+    with Proxy(make_url(postgres_url).port or 5432) as proxy:
+        yield proxy
 
 
 @pytest.fixture(params=DATABASES)

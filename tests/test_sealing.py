@@ -5,24 +5,16 @@ from __future__ import annotations
 import json
 import os
 import signal
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import httpx2
 import pytest
 
+from calls import wait_until
 from live import GOOD_ROW, Server, launch, live_server
 from local_receiver import local_receiver
 from onrecord.record.database import Database
 from onrecord.settings import load_settings
-
-
-def wait_until(holds: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 60
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def call(server: Server, token: str, count: int) -> list[str]:

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import httpx2
-import pytest
 from sqlalchemy.engine import make_url
 
+from calls import wait_until
 from live import GOOD_ROW, PASSWORD, Server, live_server
 from torture.proxy import Proxy
 
-
-@pytest.fixture
-def proxy(postgres_url: str) -> Iterator[Proxy]:
-    with Proxy(make_url(postgres_url).port or 5432) as proxy:
-        yield proxy
+eventually = partial(wait_until, seconds=30)
 
 
 @contextmanager
@@ -37,13 +34,6 @@ def predict(server: Server, token: str) -> httpx2.Response:
         headers={"authorization": f"Bearer {token}"},
         timeout=30,
     )
-
-
-def eventually(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.05)
 
 
 def test_callers_notice_nothing_of_a_database_that_is_away_and_the_operator_does(

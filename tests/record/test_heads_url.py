@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import insert
 
+from calls import wait_until
 from local_receiver import LocalReceiver, local_receiver
 from onrecord.errors import RemoteError
 from onrecord.record.call import RecordedCall
@@ -47,13 +47,6 @@ def heads_at(database: Database, tmp_path: Path) -> Callable[..., HeadsUrl]:
         )
 
     return make
-
-
-def wait_until(holds: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 60
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def test_every_head_is_posted_once_and_in_order(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import random
-import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 from sqlalchemy.engine import make_url
 
+from calls import wait_until
 from onrecord.record import reader
 from onrecord.record.call import RecordedCall
 from onrecord.record.commits import Commits
@@ -20,6 +21,8 @@ from onrecord.record.spool_place import SpoolPlace
 from onrecord.record.spooling import Drain, Spooling
 from torture.proxy import Proxy
 
+eventually = partial(wait_until, seconds=30)
+
 MakeCall = Callable[..., RecordedCall]
 
 ONE_MIB = 1 << 20
@@ -28,12 +31,6 @@ ONE_MIB = 1 << 20
 @pytest.fixture
 def database_url(postgres_url: str) -> str:
     return postgres_url
-
-
-@pytest.fixture
-def proxy(postgres_url: str) -> Iterator[Proxy]:
-    with Proxy(make_url(postgres_url).port or 5432) as proxy:
-        yield proxy
 
 
 @pytest.fixture
@@ -65,13 +62,6 @@ def recorded(database: Database) -> list[str]:
         return list(
             connection.exec_driver_sql("SELECT id::text FROM requests ORDER BY seq").scalars()
         )
-
-
-def eventually(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.02)
 
 
 def test_calls_go_to_the_database_while_it_is_there(

@@ -13,8 +13,6 @@ from starlette.testclient import TestClient
 import onrecord
 from live import GOOD_ROW, PASSWORD
 from onrecord.app import create_app
-from onrecord.record import users
-from onrecord.record.database import Database
 from onrecord.settings import Settings, load_settings
 
 Headers = dict[str, str]
@@ -42,16 +40,6 @@ def settings(model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Setti
 def client(settings: Settings) -> Iterator[TestClient]:
     with TestClient(create_app(settings), follow_redirects=False) as client:
         yield client
-
-
-@pytest.fixture(scope="module")
-def admin(client: TestClient, settings: Settings) -> Headers:
-    answer = client.post("/users", json={"username": "root", "password": PASSWORD})
-    database = Database(settings.database_url)
-    with database.write() as connection:
-        users.set_role(connection, answer.json()["user"]["id"], "admin")
-    database.close()
-    return {"authorization": f"Bearer {answer.json()['access_token']}"}
 
 
 def operations(client: TestClient) -> list[tuple[str, str]]:

@@ -23,7 +23,7 @@ from live import PASSWORD
 from naughty import NAUGHTY
 from onrecord.app import create_app
 from onrecord.cli.main import _build
-from onrecord.record import reader, users
+from onrecord.record import reader
 from onrecord.record.database import Database
 from onrecord.settings import Settings, load_settings
 from serving.models import schema_of
@@ -69,16 +69,6 @@ def strings(settings: Settings) -> list[str]:
     """Every string; on the second kind of database those in which databases differ."""
     kinds = NAUGHTY if "postgresql" in settings.database_url else DATABASES_DIFFER
     return [text for kind in kinds for text in NAUGHTY[kind]]
-
-
-@pytest.fixture(scope="module")
-def admin(client: TestClient, settings: Settings) -> Headers:
-    answer = client.post("/users", json={"username": "root", "password": PASSWORD})
-    database = Database(settings.database_url)
-    with database.write() as connection:
-        users.set_role(connection, answer.json()["user"]["id"], "admin")
-    database.close()
-    return {"authorization": f"Bearer {answer.json()['access_token']}"}
 
 
 def as_json(document: object) -> dict[str, Any]:
