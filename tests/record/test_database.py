@@ -180,7 +180,7 @@ async def test_a_fault_of_the_query_itself_is_not_hidden_as_unavailable(database
 def test_a_transaction_that_an_error_leaves_is_rolled_back(database: Database) -> None:
     insert = sa.text(
         "INSERT INTO model_versions (name, version, sha256, schema_sha256, input_schema, format,"
-        " first_served_at) VALUES ('a', '1', 'b', 'c', '', 'd', '2026-01-01T00:00:00.000000Z')"
+        " added_at) VALUES ('a', '1', 'b', 'c', '', 'd', '2026-01-01T00:00:00.000000Z')"
     )
 
     def fail_halfway() -> None:

@@ -15,8 +15,9 @@ from onrecord.cli.progress import rows_progress
 from onrecord.errors import NotFound, SettingsError
 from onrecord.parts import build_eraser
 from onrecord.record import model_versions, users
+from onrecord.record.by import By
 from onrecord.record.database import Database
-from onrecord.record.erase import By, Erased, Eraser, Selection
+from onrecord.record.erase import Erased, Eraser, Selection
 from onrecord.record.erasures import Act, What
 from onrecord.record.payload_key import PayloadKey
 from onrecord.record.tables import utc_text

@@ -161,6 +161,8 @@ def _tell(found: Verified) -> None:
             f"newest of {utc_text(head.signed_at)}\n"
             f"not yet under a head: {found.unsealed} rows"
         )
+        if found.changes:
+            typer.echo(f"model changes among them: {found.changes}")
         for act in found.erasures:
             typer.echo(f"erased: {told(act)}")
         for act in found.unsealed_erasures:

@@ -13,7 +13,8 @@ from onrecord.errors import Conflict, Fault, InvalidInput, NotFound, SealError
 from onrecord.http.paging import PageCursor, PageLimit
 from onrecord.http.services import AdminDep, OverseerDep, ServicesDep
 from onrecord.record import erasures
-from onrecord.record.erase import By, Erased, Selection
+from onrecord.record.by import By
+from onrecord.record.erase import Erased, Selection
 from onrecord.record.ids import is_id
 
 __all__ = ["router"]

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, exc, func, select, text
 
 from onrecord.errors import Unavailable
 from onrecord.record.database import Database
-from onrecord.record.tables import erasures, requests
+from onrecord.record.tables import erasures, model_changes, requests
 
 __all__ = ["HELD_BY_WRITERS", "complete_up_to", "draw_seq"]
 
@@ -19,6 +19,12 @@ _LOCK = 7165720260510
 
 # Whoever waits for the lock holds up the writers behind it, for this long at most.
 _PATIENCE_MS = 1000
+
+# Before the first call SQLite has no number to count on from.
+_FIRST_IN_SQLITE = (
+    "INSERT INTO sqlite_sequence (name, seq) SELECT 'requests', 0"
+    " WHERE NOT EXISTS (SELECT 1 FROM sqlite_sequence WHERE name = 'requests')"
+)
 
 HELD_BY_WRITERS = f"pg_advisory_xact_lock_shared({_LOCK})"
 """What each writing transaction in PostgreSQL calls before it draws a `seq`."""
@@ -34,7 +40,7 @@ def complete_up_to(database: Database) -> int:
             _wait_for_writers(connection)
         newest = [
             connection.execute(select(func.max(table.c.seq))).scalar_one()
-            for table in (requests, erasures)
+            for table in (requests, erasures, model_changes)
         ]
     return max(seq or 0 for seq in newest)
 
@@ -49,6 +55,7 @@ def draw_seq(connection: Connection) -> int:
         connection.execute(text(f"SELECT {HELD_BY_WRITERS}"))
         drawn = "SELECT nextval(pg_get_serial_sequence('requests', 'seq'))"
     else:
+        connection.execute(text(_FIRST_IN_SQLITE))
         drawn = "UPDATE sqlite_sequence SET seq = seq + 1 WHERE name = 'requests' RETURNING seq"
     return int(connection.execute(text(drawn)).scalar_one())
 

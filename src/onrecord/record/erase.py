@@ -18,6 +18,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, bindparam, delete, func, select, update
 
 from onrecord.errors import SealError
+from onrecord.record.by import By
 from onrecord.record.checkpoint import SigningKey
 from onrecord.record.commit_order import draw_seq
 from onrecord.record.database import Database
@@ -31,7 +32,7 @@ from onrecord.record.tables import requests, responses, utc_text
 from onrecord.record.text import storable
 from onrecord.record.tiles import Tiles
 
-__all__ = ["By", "Erased", "Eraser", "Selection"]
+__all__ = ["Erased", "Eraser", "Selection"]
 
 _CALLS_AT_ONCE = 500
 """How many calls one transaction erases: some tens of milliseconds for which writers wait."""
@@ -84,15 +85,6 @@ class Selection:
         if self.before is not None:
             conditions.append(requests.c.id < first_id_at(self.before))
         return conditions
-
-
-@dataclass(frozen=True, slots=True)
-class By:
-    """Who erases and why: the id of an admin, or the account that runs a command."""
-
-    reason: str
-    user_id: str | None = None
-    operator: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,13 +14,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from itertools import islice
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from typing import Any, NamedTuple
 
 import msgspec
 from sqlalchemy import Connection
 
 from onrecord.record.erasures import Erasure, erasures_between
+from onrecord.record.model_changes import ModelChange, changes_between
 
 __all__ = ["Leaves", "Row", "commitments", "leaf_of", "read_leaves", "read_row", "read_rows"]
 
@@ -143,7 +144,7 @@ class Leaves:
 
     `erased` has, for each place whose call has no payload, the `seq` of the erasure that the row
     names: 0 where it names none, or has a payload all the same. At the places in `erasures` stand
-    erasures.
+    erasures, at those in `changes` changes of which model version answers.
     """
 
     hashes: list[bytes]
@@ -151,6 +152,7 @@ class Leaves:
     ids: list[str]
     erased: dict[int, int] = field(default_factory=dict)
     erasures: dict[int, Erasure] = field(default_factory=dict)
+    changes: dict[int, ModelChange] = field(default_factory=dict)
 
     def take(self, others: Leaves) -> None:
         """Add the leaves that follow these."""
@@ -160,21 +162,28 @@ class Leaves:
         self.ids.extend(others.ids)
         self.erased.update({start + place: seq for place, seq in others.erased.items()})
         self.erasures.update({start + place: it for place, it in others.erasures.items()})
+        self.changes.update({start + place: it for place, it in others.changes.items()})
 
 
 def read_leaves(
     connection: Connection, *, after: int | None, limit: int, up_to: int = _LAST_SEQ
 ) -> Leaves:
-    """Return at most `limit` leaves, of calls and of erasures, in the order of `seq`.
+    """Return at most `limit` leaves, of calls, erasures and model changes, in the order of `seq`.
 
     They are those after the seq `after` (None: from the first on) up to `up_to`.
     """
     found = Leaves([], [], [])
-    others = erasures_between(connection, after=after, up_to=up_to, limit=limit)
+    others: list[Erasure | ModelChange] = [
+        *erasures_between(connection, after=after, up_to=up_to, limit=limit),
+        *changes_between(connection, after=after, up_to=up_to, limit=limit),
+    ]
+    others.sort(key=attrgetter("seq"))
     with _rows(connection, after, up_to, limit) as rows:
         for seq, request_id, data, erasure in _in_order(_hashed(rows), others, limit):
             if isinstance(erasure, Erasure):
                 found.erasures[len(found.seqs)] = erasure
+            elif isinstance(erasure, ModelChange):
+                found.changes[len(found.seqs)] = erasure
             elif erasure is not None:
                 found.erased[len(found.seqs)] = erasure
             found.hashes.append(sha256(data).digest())
@@ -183,14 +192,16 @@ def read_leaves(
     return found
 
 
-_Hashed = tuple[int, str, bytearray, int | Erasure | None]
+_Hashed = tuple[int, str, bytearray, int | Erasure | ModelChange | None]
 
 
-def _in_order(calls: Iterator[_Hashed], others: list[Erasure], limit: int) -> Iterator[_Hashed]:
-    """Return the leaves of calls with those of erasures among them, at most `limit`."""
+def _in_order(
+    calls: Iterator[_Hashed], others: list[Erasure | ModelChange], limit: int
+) -> Iterator[_Hashed]:
+    """Return the leaves of calls with the others among them, at most `limit`."""
     if not others:
         return calls
-    leaves = ((e.seq, e.id, bytearray(b"\0" + e.leaf()), e) for e in others)
+    leaves = ((it.seq, it.id, bytearray(b"\0" + it.leaf()), it) for it in others)
     return islice(heapq.merge(calls, leaves, key=itemgetter(0)), limit)
 
 

@@ -13,6 +13,7 @@ from sqlalchemy import (
     Column,
     DateTime,
     Dialect,
+    Float,
     ForeignKey,
     Identity,
     Index,
@@ -32,9 +33,12 @@ __all__ = [
     "NAMING",
     "UtcDateTime",
     "api_keys",
+    "deployments",
     "erasures",
     "id_type",
     "metadata",
+    "model_changes",
+    "model_files",
     "model_versions",
     "requests",
     "responses",
@@ -165,8 +169,57 @@ model_versions = Table(
     Column("schema_sha256", Text, nullable=False),
     Column("input_schema", LargeBinary, nullable=False),
     Column("format", Text, nullable=False),
-    Column("first_served_at", UtcDateTime, nullable=False),
+    Column("added_at", UtcDateTime, nullable=False),
+    # 1, 2, ... for each name, in the order in which they were added.
+    Column("number", Integer, nullable=False, server_default=text("0")),
+    # When all of its files were in `model_files`; null where they never were.
+    Column("stored_at", UtcDateTime),
+    Column("retired_at", UtcDateTime),
     UniqueConstraint("name", "sha256", "schema_sha256", "version"),
+)
+
+# The files of a model version, in parts: a large model is stored in many short transactions.
+model_files = Table(
+    "model_files",
+    metadata,
+    Column("model_version_id", Integer, ForeignKey("model_versions.id"), primary_key=True),
+    Column("name", Text, primary_key=True),
+    Column("part", Integer, primary_key=True, autoincrement=False),
+    Column("data", LargeBinary, nullable=False),
+)
+
+# Which version of each model answers; `revision` is the seq of the change that made it so.
+deployments = Table(
+    "deployments",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("live_id", Integer, ForeignKey("model_versions.id")),
+    Column("previous_id", Integer, ForeignKey("model_versions.id")),
+    Column("candidate_id", Integer, ForeignKey("model_versions.id")),
+    Column("shadow_share", Float, nullable=False),
+    Column("canary_share", Float, nullable=False),
+    Column("revision", _BIG_INTEGER, nullable=False),
+)
+
+# What changed about which version answers, when and by whom.
+model_changes = Table(
+    "model_changes",
+    metadata,
+    # From the same numbers as `requests.seq`, so that one order holds for both.
+    Column("seq", _BIG_INTEGER, primary_key=True, autoincrement=False),
+    Column("id", id_type(), nullable=False),
+    Column("changed_at", UtcDateTime, nullable=False),
+    Column("by_user_id", id_type(), ForeignKey("users.id")),
+    Column("operator", Text),
+    Column("action", Text, nullable=False),
+    Column("model", Text, nullable=False),
+    Column("model_version_id", Integer, ForeignKey("model_versions.id"), nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("version", Text, nullable=False),
+    Column("sha256", Text, nullable=False),
+    Column("schema_sha256", Text, nullable=False),
+    Column("details", Text, nullable=False),
+    UniqueConstraint("id"),
 )
 
 requests = Table(
@@ -230,6 +283,8 @@ erasures = Table(
 )
 
 Index(None, erasures.c.id, erasures.c.seq)
+Index(None, model_changes.c.model, model_changes.c.seq)
+Index(None, model_versions.c.name, model_versions.c.number, unique=True)
 Index(None, erasures.c.last_leaf)
 Index(None, users.c.issuer, users.c.subject, unique=True)
 Index(None, api_keys.c.user_id, api_keys.c.id)

@@ -15,7 +15,7 @@ def insert_if_missing(connection: Connection, table: Table, values: dict[str, An
     """Insert `values` and return True; return False where a unique key of theirs is taken."""
     insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
     statement = insert(table).values(values).on_conflict_do_nothing()
-    return connection.execute(statement.returning(table.c.id)).first() is not None
+    return connection.execute(statement.returning(*table.primary_key)).first() is not None
 
 
 def put(connection: Connection, table: Table, rows: Sequence[dict[str, Any]]) -> None:

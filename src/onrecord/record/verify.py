@@ -22,7 +22,14 @@ from onrecord.record.heads_file import Line
 from onrecord.record.leaf import Leaves, read_leaves
 from onrecord.record.merkle import Frontier
 from onrecord.record.seal import ID_BYTES, SEQ_BYTES, unsealed
-from onrecord.record.tables import erasures, requests, sealed_blocks, tree_tiles, utc_text
+from onrecord.record.tables import (
+    erasures,
+    model_changes,
+    requests,
+    sealed_blocks,
+    tree_tiles,
+    utc_text,
+)
 from onrecord.record.tiles import HASH_BYTES, WIDTH, split, tile_root
 from onrecord.record.verify_erasures import (
     Explained,
@@ -60,7 +67,8 @@ class Fault:
 class Verified:
     """What was found: `rows` were checked under `heads`; `unsealed` rows follow the last head.
 
-    `erasures` explain what is gone; those in `unsealed_erasures` follow the last head.
+    `erasures` explain what is gone; those in `unsealed_erasures` follow the last head. `changes` is
+    how many of the rows are changes of which model version answers.
     """
 
     rows: int
@@ -70,6 +78,7 @@ class Verified:
     fault: Fault | None
     erasures: list[Act]
     unsealed_erasures: list[Act]
+    changes: int
 
 
 def signed_heads(lines: Iterable[Line], key: PublicKey) -> list[Head]:
@@ -136,7 +145,14 @@ def _verify(
         late = erasures_between(connection, after=rows.last_seq) if fault is None else []
     late = [erasure for erasure in late if rows.explanations.are_signed(erasure)]
     return Verified(
-        tree.size, len(heads), heads[-1], rest, fault, acts_of(rows.erasures), acts_of(late)
+        tree.size,
+        len(heads),
+        heads[-1],
+        rest,
+        fault,
+        acts_of(rows.erasures),
+        acts_of(late),
+        rows.changes,
     )
 
 
@@ -148,6 +164,7 @@ class _Rows:
         self.explanations = Explanations(key)
         self.last_seq: int | None = None
         self.erasures: list[Erasure] = []
+        self.changes = 0
 
     def read(self, start: int, limit: int, after: int | None) -> tuple[Leaves, Explained]:
         """Return at most `limit` leaves from the leaf `start` on; their rows follow `after`."""
@@ -161,6 +178,7 @@ class _Rows:
         """Go on after these leaves."""
         self.last_seq = last_seq_of(leaves, self.last_seq)
         self.erasures += leaves.erasures.values()
+        self.changes += len(leaves.changes)
 
 
 def _read_and_compared(
@@ -210,6 +228,8 @@ def _named(
         return Fault(leaf, seq, request_id, "it was put in among rows that were sealed without it")
     if (seq, request_id) == sealed:
         what = "its content is not what was sealed"
+        if place in leaves.changes:
+            what = f"it is a change of the model {leaves.changes[place].model}, and {what}"
     else:
         query = select(requests.c.seq).where(requests.c.id == sealed[1])
         now = connection.execute(query).scalar_one_or_none()
@@ -248,7 +268,9 @@ def _read(database: Database, after: int | None, limit: int) -> Leaves:
 def _read_one_by_one(database: Database, after: int | None, limit: int) -> Leaves:
     """Read rows of which one holds what no row of ours can; that one gets no hash."""
     found = Leaves([], [], [])
-    both = union_all(*(select(table.c.seq) for table in (requests, erasures))).subquery()
+    both = union_all(
+        *(select(table.c.seq) for table in (requests, erasures, model_changes))
+    ).subquery()
     query = select(both.c.seq).order_by(both.c.seq).limit(limit)
     if after is not None:
         query = query.where(both.c.seq > after)
@@ -268,7 +290,7 @@ def _key_unread(database: Database, seq: int) -> str:
     with database.read() as connection:
         query = select(func.hex(requests.c.id) if database.dialect == "sqlite" else requests.c.id)
         found = connection.execute(query.where(requests.c.seq == seq)).scalar_one_or_none()
-    if found is None:  # it is an erasure
+    if found is None:  # it is an erasure or a model change
         return ""
     return bytes.fromhex(found).decode(errors="replace") if database.dialect == "sqlite" else found
 

@@ -79,6 +79,8 @@ def with_removed(leaves: Leaves, explained: Explained, sealed: list[bytes]) -> L
             found.erased[place] = leaves.erased[own]
         if own in leaves.erasures:
             found.erasures[place] = leaves.erasures[own]
+        if own in leaves.changes:
+            found.changes[place] = leaves.changes[own]
     return found
 
 
