@@ -11,7 +11,7 @@ from onrecord.cli.admin import DatabaseOption, open_database
 from onrecord.cli.erase import erase_with_progress, operator
 from onrecord.errors import SettingsError
 from onrecord.parts import build_eraser
-from onrecord.record.erase import By
+from onrecord.record.by import By
 from onrecord.record.retention import due
 from onrecord.settings import load_settings
 
