@@ -23,12 +23,14 @@ from live import converted, give_conversion, linear_model_dir
 from onrecord.app import create_app
 from onrecord.file_lock import locked
 from onrecord.record.database import Database
-from onrecord.record.tables import metadata, model_versions
+from onrecord.record.tables import deployments, metadata, model_files, model_versions
 from onrecord.settings import Settings, load_settings
 from postgres import Cluster, PostgresMissingError, start_cluster
 from torture.proxy import Proxy
 
 DATABASES = ["sqlite", "postgresql"]
+# What the application that runs has loaded.
+KEPT = (deployments, model_files, model_versions)
 SLOWEST = {"test_torture.py", "test_bulk.py", "test_sealing.py", "test_fuzz.py", "test_compile.py"}
 
 
@@ -157,7 +159,7 @@ def settings(application: Application) -> Settings:
     database = Database(settings.database_url)
     with database.write() as connection:
         for table in reversed(metadata.sorted_tables):
-            if table is not model_versions:  # the application knows its row by number
+            if table not in KEPT:
                 connection.execute(table.delete())
     database.close()
     settings.heads_path.unlink(missing_ok=True)

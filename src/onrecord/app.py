@@ -7,7 +7,6 @@ from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import structlog
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse
 from starlette.types import ASGIApp
@@ -16,7 +15,7 @@ import onrecord
 from onrecord.accounts.call_limits import CallLimits
 from onrecord.accounts.rates import Rate, parse_rate
 from onrecord.accounts.standing import Gate
-from onrecord.errors import SettingsError
+from onrecord.errors import ModelDirectoryError, SettingsError
 from onrecord.http import (
     api_keys,
     docs,
@@ -33,27 +32,36 @@ from onrecord.http.context import RequestContext
 from onrecord.http.direct import STATE_KEY, DirectPredictions
 from onrecord.http.idempotency import IdempotentAnswers
 from onrecord.http.limits import LIMITS_KEY, Limits, connections_within
-from onrecord.http.openapi import openapi_document
+from onrecord.http.openapi import OpenApi
 from onrecord.http.predict import PredictEndpoint, refusal
 from onrecord.http.refusals import add_refusals
 from onrecord.http.services import Services
+from onrecord.lifecycle.fleet import Fleet
+from onrecord.lifecycle.watch import Watcher
 from onrecord.logs import AccessLog
 from onrecord.parts import (
     build_accounts,
     build_eraser,
     build_external,
-    load_served_model,
+    build_reveal,
+    build_versions,
+    first_model_name,
+    load_given_models,
+    loader,
+    operator,
     payload_key_for,
-    register_model,
     writer_process,
 )
+from onrecord.record.by import By
 from onrecord.record.database import Database
+from onrecord.record.model_versions import StoredVersion
 from onrecord.record.spool import Spool
 from onrecord.record.writer import Writer
 from onrecord.serving.admission import Admission
 from onrecord.serving.artifact import Model
 from onrecord.serving.prediction import Predictor, Recorder
 from onrecord.serving.runner import Runner
+from onrecord.serving.served import ServedModels
 from onrecord.serving.validation import Validator
 from onrecord.settings import Settings
 
@@ -64,19 +72,44 @@ _LARGE_BODIES = 32
 __all__ = ["create_app"]
 
 
-def _open_model(settings: Settings, database: Database) -> tuple[Model, int]:
-    model = load_served_model(settings)
-    version_id = register_model(database, model)
-    structlog.get_logger("onrecord").info(
-        "model loaded",
-        model=model.name,
-        version=model.version,
-        sha256=model.sha256,
-        runtime=model.runtime.name,
-        reason=model.runtime_reason,
-        us_per_row=round(model.seconds_per_row * 1e6, 1),
-    )
-    return model, version_id
+def _start_fleet(
+    settings: Settings, database: Database, recorder: Recorder, default: str | None
+) -> Fleet:
+    """Load what the settings and the record say is to answer, and have it answer."""
+    given = load_given_models(settings) if settings.model_dir else []
+    versions = build_versions(settings, database)
+    by = By("", operator=operator())
+    models = {versions.start(files, model, by).id: model for files, model in given}
+
+    def build(version: StoredVersion, model: Model) -> Predictor:
+        key = payload_key_for(settings, model)
+        return Predictor(
+            model,
+            version.id,
+            Validator(model.schema, max_rows=settings.max_rows),
+            Runner(model, deadline_seconds=settings.predict_seconds),
+            recorder,
+            None if key is None else key.conceal,
+            version.number,
+        )
+
+    if default is None:
+        default = first_model_name(settings)
+    fleet = Fleet(database, ServedModels(default or ""), load=loader(settings), build=build)
+    plan = fleet.plan()
+    if plan is None:
+        raise SettingsError(
+            "setting model_dir: name the model directory to serve; the record has no model yet"
+        )
+    loaded, failures = fleet.load(plan, models)
+    fleet.serve(plan, loaded, failures)
+    if not fleet.served.models:
+        raise ModelDirectoryError(
+            "the record", None, "; ".join(failures.values()), "See to it that a version loads."
+        )
+    fleet.served.default = default or next(iter(fleet.served.models))
+    fleet.serve(plan, loaded, failures)
+    return fleet
 
 
 def _call_rate(settings: Settings) -> Rate | None:
@@ -89,7 +122,11 @@ def _call_rate(settings: Settings) -> Rate | None:
 
 
 def create_app(
-    settings: Settings, *, writer_address: str | None = None, counts: Path | None = None
+    settings: Settings,
+    *,
+    writer_address: str | None = None,
+    counts: Path | None = None,
+    default_model: str | None = None,
 ) -> ASGIApp:
     """Build one server from its settings.
 
@@ -100,20 +137,19 @@ def create_app(
     returns; no request reads a model file. `writer_address` is where the writer's process of the
     server is; without one the application starts its own. `counts` is the directory in which the
     workers of the server count together what is limited; without one the application counts for
-    itself. Raises StartupError with one clear message where the server cannot start.
+    itself. `default_model` is the name of the model of `/predict`, by default that of the first one
+    that the settings name. Raises StartupError with one clear message where the server cannot
+    start.
     """
     external = build_external(settings)
     database = Database(settings.database_url)
     database.upgrade()
-    model, model_version_id = _open_model(settings, database)
-    parts = build_accounts(settings, database, counts=counts)
     writer = Writer()
     recorder = Recorder(writer, refusal)
-    runner = Runner(model, deadline_seconds=settings.predict_seconds)
-    validator = Validator(model.schema, max_rows=settings.max_rows)
-    payload_key = payload_key_for(settings, model)
-    conceal = None if payload_key is None else payload_key.conceal
-    predictor = Predictor(model, model_version_id, validator, runner, recorder, conceal)
+    fleet = _start_fleet(settings, database, recorder, default_model)
+    served = fleet.served
+    watcher = Watcher(fleet, database)
+    parts = build_accounts(settings, database, counts=counts)
     spool = None if settings.spool_place is None else Spool(settings.spool_place)
     stale_seconds = settings.spool_minutes * 60 if spool else 0
     gate = Gate(parts.tokens, database, external=external, stale_seconds=stale_seconds)
@@ -126,13 +162,13 @@ def create_app(
     )
     max_wait = settings.max_wait_ms
     admission = Admission(
-        model.seconds_per_row, max_wait_seconds=None if max_wait is None else max_wait / 1000
+        served.models[served.default].live.model.seconds_per_row,
+        max_wait_seconds=None if max_wait is None else max_wait / 1000,
     )
     access = AccessLog()
     direct = DirectPredictions(
         gate=gate,
-        predictors={model.name: predictor},
-        default_model=model.name,
+        served=served,
         writer=writer,
         call_limits=call_limits,
         admission=admission,
@@ -154,10 +190,12 @@ def create_app(
                 head_seconds=settings.head_seconds,
                 write_seconds=settings.body_seconds,
             )
+            watcher.start()
             yield {STATE_KEY: direct, LIMITS_KEY: limits}
             if external is not None:
                 await external.keys.close()
-            runner.close()
+            await watcher.close()
+            served.close()
             await writer.close()
         parts.passwords.close()
         database.close()
@@ -182,23 +220,21 @@ def create_app(
         api_keys=parts.api_keys,
         gate=gate,
         eraser=lambda: build_eraser(settings, database),
-        predictors={model.name: predictor},
-        default_model=model.name,
+        served=served,
+        fleet=fleet,
+        versions=build_versions(settings, database),
         registration_open=settings.registration_open,
         token_seconds=settings.token_minutes * 60,
     )
-    _add_routes(app, model, settings)
+    _add_routes(app, served, settings)
     add_refusals(app)
     room = BodyRoom(_LARGE_BODIES * max(settings.max_body_bytes, _ACCOUNT_BODY_BYTES))
     endpoint = PredictEndpoint(
         BodyLimit(app, room, max_bytes=_ACCOUNT_BODY_BYTES, seconds=settings.body_seconds),
         gate=gate,
-        predictors={model.name: predictor},
-        default_model=model.name,
+        served=served,
         recorder=recorder,
-        idempotent=IdempotentAnswers(
-            database, reveal=None if payload_key is None else payload_key.reveal
-        ),
+        idempotent=IdempotentAnswers(database, reveal=build_reveal(settings)),
         call_limits=call_limits,
         admission=admission,
         room=room,
@@ -208,16 +244,14 @@ def create_app(
     return RequestContext(endpoint, access)
 
 
-def _add_routes(app: FastAPI, model: Model, settings: Settings) -> None:
+def _add_routes(app: FastAPI, served: ServedModels, settings: Settings) -> None:
     for room in (users, tokens, api_keys, models, predictions, proofs, erasures, health):
         app.include_router(room.router)
     if not settings.docs:
         return
     app.include_router(docs.router)
-    document: dict[str, Any] = openapi_document(
-        app, [model], model.name, max_rows=settings.max_rows
-    )
+    document = OpenApi(app, served, max_rows=settings.max_rows)
 
     @app.get("/openapi.json", include_in_schema=False)
     async def openapi() -> JSONResponse:
-        return JSONResponse(document)
+        return JSONResponse(document.current())

@@ -23,6 +23,7 @@ There is no HTTP here: `onrecord.http.problems` gives each class its status.
         ├── MethodNotAllowed
         ├── NotAcceptable
         ├── Conflict
+        │   └── GateRefused        a version may not become the live one
         ├── BodyTooLarge
         ├── BodyTimeout
         ├── UnsupportedMediaType
@@ -38,7 +39,7 @@ There is no HTTP here: `onrecord.http.problems` gives each class its status.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 __all__ = [
     "AlreadyOnRecord",
@@ -49,6 +50,7 @@ __all__ = [
     "DatabaseError",
     "Fault",
     "Forbidden",
+    "GateRefused",
     "HeadTooLarge",
     "IdempotencyKeyReused",
     "InsufficientScope",
@@ -253,6 +255,18 @@ class Conflict(CallError):
 
     code = "conflict"
     title = "Conflict"
+
+
+class GateRefused(Conflict):
+    """A version may not become the live one; `report` is all that the gate found."""
+
+    code = "gate_refused"
+    title = "The gate refused the version"
+
+    def __init__(self, version: object, report: dict[str, Any]) -> None:
+        self.report = report
+        reasons = "; ".join(report["reasons"])
+        super().__init__(f"{version} was not promoted: {reasons}")
 
 
 class BodyTooLarge(CallError):

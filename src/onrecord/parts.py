@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import getpass
+import os
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -16,6 +19,9 @@ from onrecord.accounts.sessions import Sessions
 from onrecord.accounts.sign_in import Accounts
 from onrecord.accounts.tokens import Tokens
 from onrecord.errors import SettingsError
+from onrecord.lifecycle.directories import Source, model_sources
+from onrecord.lifecycle.fleet import Load
+from onrecord.lifecycle.versions import Versions
 from onrecord.outgoing import fault_of_url
 from onrecord.record.checkpoint import SigningKey
 from onrecord.record.database import Database
@@ -25,7 +31,9 @@ from onrecord.record.model_versions import register_model_version
 from onrecord.record.payload_key import PayloadKey
 from onrecord.record.writer_order import WriterOrder
 from onrecord.record.writer_process import WriterProcess
-from onrecord.serving.artifact import Model, load_model
+from onrecord.serving.artifact import Model, model_of, read_model_directory
+from onrecord.serving.input_schema import parse_input_schema
+from onrecord.serving.model_files import MAX_TEXT_BYTES, SCHEMA_FILE, read_file
 from onrecord.serving.trust import Trust
 from onrecord.settings import Settings
 
@@ -34,8 +42,15 @@ __all__ = [
     "build_accounts",
     "build_eraser",
     "build_external",
+    "build_reveal",
+    "build_versions",
+    "first_model_name",
+    "load_directory",
+    "load_given_models",
     "load_served_model",
     "load_trust",
+    "loader",
+    "operator",
     "payload_key_for",
     "register_model",
     "writer_process",
@@ -125,20 +140,80 @@ def payload_key_for(settings: Settings, model: Model) -> PayloadKey | None:
     return PayloadKey.from_file(settings.payload_key_file) if model.schema.sensitive else None
 
 
-def load_served_model(settings: Settings) -> Model:
-    """Load the model that the settings name, as a server does.
+def build_reveal(settings: Settings) -> Callable[[bytes], bytes]:
+    """Return what decrypts recorded inputs; where there is no key it leaves them as they are.
 
-    Raises SettingsError where they name none, and whatever `load_model` raises.
+    A model with sensitive columns, and with it the key, may come while the server runs.
     """
-    if settings.model_dir is None:
+    key: PayloadKey | None = None
+
+    def reveal(payload: bytes) -> bytes:
+        nonlocal key
+        if key is None and settings.payload_key_file.exists():
+            key = PayloadKey.from_file(settings.payload_key_file)
+        return payload if key is None else key.reveal(payload)
+
+    return reveal
+
+
+def loader(settings: Settings) -> Load:
+    """Return what makes a model of its files, as a server with these settings does."""
+    trust = load_trust(settings)
+
+    def load(files: Mapping[str, bytes], place: Path, name: str) -> Model:
+        return model_of(
+            files,
+            place,
+            trust=trust,
+            name=name,
+            compile=settings.compile,
+            cache=settings.conversions_dir,
+        )
+
+    return load
+
+
+def load_directory(settings: Settings, source: Source) -> tuple[dict[str, bytes], Model]:
+    """Return the files of a model directory, and the model that a server would make of them.
+
+    Raises whatever `load_model` raises.
+    """
+    files = read_model_directory(source.directory)
+    schema = parse_input_schema(files[SCHEMA_FILE], SCHEMA_FILE)
+    name = settings.model_name or schema.name or source.name
+    return files, loader(settings)(files, source.directory, name)
+
+
+def first_model_name(settings: Settings) -> str | None:
+    """Return the name of the first model that the settings name, None where they name none.
+
+    Raises ModelDirectoryError.
+    """
+    for source in model_sources(settings.model_dir):
+        raw = read_file(source.directory / SCHEMA_FILE, max_bytes=MAX_TEXT_BYTES)
+        return settings.model_name or parse_input_schema(raw, SCHEMA_FILE).name or source.name
+    return None
+
+
+def load_given_models(settings: Settings) -> list[tuple[dict[str, bytes], Model]]:
+    """Return `load_directory` of each directory that the settings name.
+
+    Raises SettingsError where they name none, or one name for several models.
+    """
+    if not settings.model_dir:
         raise SettingsError("setting model_dir: name the model directory to serve")
-    return load_model(
-        settings.model_dir,
-        trust=load_trust(settings),
-        name=settings.model_name,
-        compile=settings.compile,
-        cache=settings.conversions_dir,
-    )
+    sources = model_sources(settings.model_dir)
+    if settings.model_name is not None and len({source.name for source in sources}) > 1:
+        raise SettingsError("setting model_name: it cannot be the name of several models")
+    return [load_directory(settings, source) for source in sources]
+
+
+def load_served_model(settings: Settings) -> Model:
+    """Return the one model that the settings name; raises as `load_given_models` does."""
+    models = load_given_models(settings)
+    if len(models) > 1:
+        raise SettingsError("setting model_dir: name one model directory, not several")
+    return models[0][1]
 
 
 def register_model(database: Database, model: Model) -> int:
@@ -153,6 +228,19 @@ def register_model(database: Database, model: Model) -> int:
             input_schema=model.input_schema_bytes,
             format=model.format,
         )
+
+
+def build_versions(settings: Settings, database: Database) -> Versions:
+    """Build what changes which version of a model answers."""
+    return Versions(database, most=settings.max_versions)
+
+
+def operator() -> str:
+    """Return the name of the account that runs this process, its number where it has none."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"uid {os.getuid()}"
 
 
 def writer_process(settings: Settings) -> WriterProcess:

@@ -58,6 +58,16 @@ Algorithms = Annotated[
     tuple[Literal["RS256", "PS256", "ES256", "EdDSA"], ...], NoDecode, BeforeValidator(_split)
 ]
 
+
+def _paths(value: object) -> object:
+    if isinstance(value, str):
+        return tuple(filter(None, value.split(os.pathsep)))
+    return (value,) if isinstance(value, Path) else value
+
+
+Paths = Annotated[tuple[Path, ...], NoDecode, BeforeValidator(_paths)]
+
+
 Days = Annotated[
     dict[str, Annotated[int, Field(ge=1, le=36_500)]], NoDecode, BeforeValidator(_days_by_model)
 ]
@@ -70,8 +80,10 @@ class Settings(BaseSettings):
         env_prefix="ONRECORD_", extra="forbid", frozen=True, hide_input_in_errors=True
     )
 
-    model_dir: Path | None = Field(
-        default=None, description="The model directory to serve: a model file and its schema."
+    model_dir: Paths = Field(
+        default=(),
+        description="The model directories to serve, each a model file and its schema, or folders "
+        "`NAME/VERSION/` of them; several are separated by `:`.",
     )
     model_name: str | None = Field(
         default=None, description="The model's name; by default the schema's, else the folder's."
@@ -79,6 +91,13 @@ class Settings(BaseSettings):
     compile: bool = Field(
         default=True,
         description="Convert the model to an ONNX graph when it is loaded, where both agree.",
+    )
+    max_versions: int = Field(
+        default=10,
+        ge=3,
+        le=1000,
+        description="How many versions of a model are in use at most; the oldest that is neither "
+        "live nor candidate nor previous is retired when there are more.",
     )
     data_dir: Path = Field(
         default=Path("onrecord-data"),

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
-import os
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Annotated
@@ -13,7 +11,7 @@ import typer
 from onrecord.cli.admin import DatabaseOption, open_database
 from onrecord.cli.progress import rows_progress
 from onrecord.errors import NotFound, SettingsError
-from onrecord.parts import build_eraser
+from onrecord.parts import build_eraser, operator
 from onrecord.record import model_versions, users
 from onrecord.record.by import By
 from onrecord.record.database import Database
@@ -25,7 +23,7 @@ from onrecord.serving.input_schema import parse_input_schema
 from onrecord.serving.subjects import Subject
 from onrecord.settings import load_settings
 
-__all__ = ["erase", "erase_with_progress", "operator", "told"]
+__all__ = ["erase", "erase_with_progress", "told"]
 
 
 def erase(
@@ -86,14 +84,6 @@ def erase_with_progress(
             err=True,
         )
     return done
-
-
-def operator() -> str:
-    """Return the name of the account that runs the command, its number where it has none."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return f"uid {os.getuid()}"
 
 
 def told(act: Act) -> str:

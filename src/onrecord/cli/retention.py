@@ -8,9 +8,9 @@ from typing import Annotated
 import typer
 
 from onrecord.cli.admin import DatabaseOption, open_database
-from onrecord.cli.erase import erase_with_progress, operator
+from onrecord.cli.erase import erase_with_progress
 from onrecord.errors import SettingsError
-from onrecord.parts import build_eraser
+from onrecord.parts import build_eraser, operator
 from onrecord.record.by import By
 from onrecord.record.retention import due
 from onrecord.settings import load_settings

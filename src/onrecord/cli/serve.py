@@ -18,17 +18,15 @@ from starlette.types import ASGIApp
 from onrecord.app import create_app
 from onrecord.cli.seal import heads_url
 from onrecord.cli.terminal import shown
-from onrecord.errors import OnrecordError, SettingsError
+from onrecord.errors import OnrecordError
 from onrecord.http.limits import allow_open_files
 from onrecord.http.protocol import HttpProtocol
 from onrecord.logs import configure_logs
-from onrecord.parts import writer_process
+from onrecord.parts import first_model_name, writer_process
 from onrecord.record import users
 from onrecord.record.checkpoint import SigningKey
 from onrecord.record.database import Database
 from onrecord.record.sealing import Order, sealing_process
-from onrecord.serving.artifact import read_model_file
-from onrecord.serving.model_files import copy_model_directory
 from onrecord.settings import Settings, load_settings
 
 __all__ = ["demo", "serve", "worker_app"]
@@ -38,11 +36,18 @@ _GARBAGE_THRESHOLD = 20_000
 _WRITER_ADDRESS = "_ONRECORD_WRITER_ADDRESS"
 # Where they count together what is limited.
 _COUNTS = "_ONRECORD_COUNTS"
+# And which model answers /predict.
+_DEFAULT_MODEL = "_ONRECORD_DEFAULT_MODEL"
 
 
 def serve(
     model_dir: Annotated[
-        Path | None, typer.Argument(help="The model directory.", show_default=False)
+        list[Path] | None,
+        typer.Argument(
+            help="Model directories, or folders NAME/VERSION/ of them; the first one's model "
+            "answers /predict. By default what the record has.",
+            show_default=False,
+        ),
     ] = None,
     host: Annotated[str | None, typer.Option(help="The address to listen on.")] = None,
     port: Annotated[int | None, typer.Option(help="The port to listen on.")] = None,
@@ -64,7 +69,7 @@ def serve(
 ) -> None:
     """Serve a model directory over HTTP."""
     given: dict[str, object] = {
-        "model_dir": model_dir,
+        "model_dir": tuple(model_dir) if model_dir else None,
         "host": host,
         "port": port,
         "workers": workers,
@@ -75,8 +80,6 @@ def serve(
     }
     settings = load_settings(**given)
     configure_logs(form=settings.log_format, level=settings.log_level)
-    if settings.model_dir is None:
-        raise SettingsError("setting model_dir: name the model directory to serve")
     allow_open_files()
     if settings.workers == 1:
         # Started first, it is there by the time that the model is loaded.
@@ -106,28 +109,26 @@ def _uvicorn_options(settings: Settings) -> dict[str, Any]:
 
 
 def _serve_with_workers(settings: Settings, given: dict[str, object]) -> None:
-    """Start several workers on one private copy of the model directory.
+    """Start several workers, which load what the record has.
 
-    A worker that is replaced later must load the same bytes, even if the directory has changed or
-    gone since; and a model that cannot be served must be said once, before any worker starts.
+    What the settings name is put on record once, before any worker starts: a worker that is
+    replaced later must serve what the others do, whatever the directories hold then; and a model
+    that cannot be served must be said once.
     """
-    if settings.model_dir is None:
-        raise SettingsError("setting model_dir: name the model directory to serve")
-    model_file = read_model_file(settings.model_dir).path.name
     with tempfile.TemporaryDirectory(prefix="onrecord-") as private:
         counts = Path(private) / "counts"
         counts.mkdir()
-        copy = Path(private) / "model" / settings.model_dir.resolve().name
-        copy.parent.mkdir()
-        copy_model_directory(settings.model_dir, model_file, copy)
-        for key, value in {**given, "model_dir": copy}.items():
-            if value is not None:
-                os.environ[f"ONRECORD_{key.upper()}"] = str(value)
-        trial = multiprocessing.get_context("spawn").Process(target=_try_to_start)
+        default = first_model_name(settings)
+        trial = multiprocessing.get_context("spawn").Process(target=_try_to_start, args=(settings,))
         trial.start()
         trial.join()
         if trial.exitcode != 0:
             raise typer.Exit(1)
+        for key, value in {**given, "model_dir": None}.items():
+            if value is not None:
+                os.environ[f"ONRECORD_{key.upper()}"] = str(value)
+        os.environ["ONRECORD_MODEL_DIR"] = ""
+        os.environ[_DEFAULT_MODEL] = default or ""
         with writer_process(settings) as writer, _sealing(settings):
             os.environ[_WRITER_ADDRESS] = writer.address
             os.environ[_COUNTS] = str(counts)
@@ -142,8 +143,7 @@ def _serve_with_workers(settings: Settings, given: dict[str, object]) -> None:
             )
 
 
-def _try_to_start() -> None:
-    settings = load_settings()
+def _try_to_start(settings: Settings) -> None:
     configure_logs(form=settings.log_format, level="warning")
     try:
         create_app(settings)
@@ -155,11 +155,18 @@ def worker_app() -> ASGIApp:
     """Build the application in a worker process, from the environment that `serve` prepared."""
     settings = load_settings()
     configure_logs(form=settings.log_format, level=settings.log_level)
-    return _build(settings, os.environ[_WRITER_ADDRESS], Path(os.environ[_COUNTS]))
+    return _build(
+        settings,
+        os.environ[_WRITER_ADDRESS],
+        Path(os.environ[_COUNTS]),
+        os.environ[_DEFAULT_MODEL] or None,
+    )
 
 
-def _build(settings: Settings, writer_address: str, counts: Path | None = None) -> ASGIApp:
-    app = create_app(settings, writer_address=writer_address, counts=counts)
+def _build(
+    settings: Settings, writer_address: str, counts: Path | None = None, default: str | None = None
+) -> ASGIApp:
+    app = create_app(settings, writer_address=writer_address, counts=counts, default_model=default)
     # What start-up made stays until the end. Without this every full collection walks through all
     # of the model libraries, and calls wait for it for a tenth of a second.
     gc.collect()
@@ -188,7 +195,8 @@ def _sealing(settings: Settings) -> AbstractContextManager[object]:
 
 def _announce(settings: Settings) -> None:
     address = f"http://{settings.host}:{settings.port}"
-    lines = [f"onrecord serves {settings.model_dir} at {address} (API page: {address}/docs)"]
+    what = ", ".join(map(str, settings.model_dir)) or "the models on record"
+    lines = [f"onrecord serves {what} at {address} (API page: {address}/docs)"]
     lines.append(f"  record: {settings.shown()['database']}")
     registration = "open" if settings.registration_open else "closed"
     lines.append(f"  registration: {registration} (setting `registration`)")

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol
@@ -34,6 +34,7 @@ from onrecord.serving.admission import Admission, overloaded
 from onrecord.serving.forms import PLAIN
 from onrecord.serving.prediction import Answer, Call, Predictor, recorded_call
 from onrecord.serving.runtimes import Row
+from onrecord.serving.served import ServedModels
 
 __all__ = ["STATE_KEY", "DirectPredictions", "Exchange"]
 
@@ -100,8 +101,7 @@ class DirectPredictions:
         self,
         *,
         gate: Gate,
-        predictors: Mapping[str, Predictor],
-        default_model: str,
+        served: ServedModels,
         writer: Writer,
         call_limits: CallLimits,
         admission: Admission,
@@ -109,10 +109,7 @@ class DirectPredictions:
         access: AccessLog,
     ) -> None:
         self._gate = gate
-        self._predictors = {
-            f"/models/{name}/predict".encode(): predictor for name, predictor in predictors.items()
-        }
-        self._predictors[b"/predict"] = predictors[default_model]
+        self._served = served
         self._writer = writer
         self._call_limits = call_limits
         self._admission = admission
@@ -124,7 +121,7 @@ class DirectPredictions:
 
     def serves(self, path: bytes) -> bool:
         """Tell whether a POST to that path may be a call to take."""
-        return path in self._predictors
+        return path in self._served.routes
 
     @property
     def crowded(self) -> bool:
@@ -172,10 +169,11 @@ class DirectPredictions:
         ):
             return False
         token = headers.get(b"authorization", b"").decode("latin-1")
-        predictor = self._predictors[exchange.path]
+        route = self._served.routes.get(exchange.path)
         caller = self._gate.authenticate_cached(token)
-        if caller is None or not caller.may_predict(predictor.model.name):
+        if caller is None or route is None or not caller.may_predict(route.name):
             return False
+        predictor = route.predictor_for(caller.user_id)
         content_type = headers.get(b"content-type")
         content_type_text = None if content_type is None else content_type.decode("latin-1")
         try:

@@ -73,7 +73,8 @@ async def healthz() -> Alive:
 )
 async def readyz(services: ServicesDep) -> Readiness:
     """Check the models, the database, its migrations, the record's writer and its spool."""
-    checks = {"model": "ok" if services.predictors else "no model is loaded"}
+    missing = services.fleet.failures
+    checks = {"model": f"cannot be loaded: {', '.join(missing)}" if missing else "ok"}
     database, away = await _check_database(services)
     checks["database"] = database
     checks["writer"] = "ok" if services.writer.healthy else "the last commit failed"

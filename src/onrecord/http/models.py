@@ -5,56 +5,87 @@ from __future__ import annotations
 from typing import Any
 
 from fastapi import APIRouter
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from onrecord.accounts.caller import Caller
 from onrecord.errors import NotFound
 from onrecord.http.services import KeyCallerDep, Services, ServicesDep
-from onrecord.serving.artifact import Model
 from onrecord.serving.json_schema import row_json_schema
+from onrecord.serving.served import ServedModel
 
 __all__ = ["router"]
 
 router = APIRouter(prefix="/models", tags=["models"])
 
 
-class ServedModel(BaseModel):
-    """One served model."""
+class LoadedVersion(BaseModel):
+    """One version that is loaded and answers calls that name it."""
+
+    number: int
+    version: str
+    sha256: str
+    aliases: list[str] = Field(description="`live`, `candidate`, `previous`.")
+    runtime: str
+    runtime_reason: str
+
+
+class ShownModel(BaseModel):
+    """One served model: its live version, and all that are loaded."""
 
     name: str
     version: str
+    number: int
     sha256: str
     format: str
     runtime: str
     runtime_reason: str
     default: bool
     columns: list[str]
+    canary_share: float = Field(description="Of the users, who get the candidate's answers.")
+    shadow_share: float = Field(description="Of the calls, which the candidate answers unseen.")
+    versions: list[LoadedVersion]
 
 
 class ModelList(BaseModel):
     """Every served model."""
 
-    models: list[ServedModel]
+    models: list[ShownModel]
 
 
-def _shown(model: Model, services: Services) -> ServedModel:
-    return ServedModel(
+def _shown(model: ServedModel, services: Services) -> ShownModel:
+    live = model.live.model
+    places = (("live", model.live), ("candidate", model.candidate), ("previous", model.previous))
+    return ShownModel(
         name=model.name,
-        version=model.version,
-        sha256=model.sha256,
-        format=model.format,
-        runtime=model.runtime.name,
-        runtime_reason=model.runtime_reason,
-        default=model.name == services.default_model,
-        columns=list(model.schema.names),
+        version=live.version,
+        number=model.live.number,
+        sha256=live.sha256,
+        format=live.format,
+        runtime=live.runtime.name,
+        runtime_reason=live.runtime_reason,
+        default=model.name == services.served.default,
+        columns=list(live.schema.names),
+        canary_share=model.canary_share,
+        shadow_share=model.shadow_share,
+        versions=[
+            LoadedVersion(
+                number=it.number,
+                version=it.model.version,
+                sha256=it.model.sha256,
+                aliases=[alias for alias, held in places if held is it],
+                runtime=it.model.runtime.name,
+                runtime_reason=it.model.runtime_reason,
+            )
+            for it in model.versions
+        ],
     )
 
 
-def _find(name: str, caller: Caller, services: Services) -> Model:
-    predictor = services.predictors.get(name)
-    if predictor is None or not caller.reaches(name):
+def _find(name: str, caller: Caller, services: Services) -> ServedModel:
+    model = services.served.models.get(name)
+    if model is None or not caller.reaches(name):
         raise NotFound(f"There is no model {name[:100]!r}; GET /models lists them.")
-    return predictor.model
+    return model
 
 
 @router.get("", summary="List models")
@@ -63,12 +94,12 @@ async def list_models(caller: KeyCallerDep, services: ServicesDep) -> ModelList:
 
     An API key sees those it is for.
     """
-    served = [predictor.model for predictor in services.predictors.values()]
+    served = services.served.models.values()
     return ModelList(models=[_shown(m, services) for m in served if caller.reaches(m.name)])
 
 
 @router.get("/{name}", summary="Show a model")
-async def show_model(name: str, caller: KeyCallerDep, services: ServicesDep) -> ServedModel:
+async def show_model(name: str, caller: KeyCallerDep, services: ServicesDep) -> ShownModel:
     """Show one model."""
     return _shown(_find(name, caller, services), services)
 
@@ -76,4 +107,4 @@ async def show_model(name: str, caller: KeyCallerDep, services: ServicesDep) -> 
 @router.get("/{name}/schema", summary="Show a model's input schema")
 async def show_schema(name: str, caller: KeyCallerDep, services: ServicesDep) -> dict[str, Any]:
     """Show the JSON Schema (2020-12) of one input row."""
-    return row_json_schema(_find(name, caller, services).schema)
+    return row_json_schema(_find(name, caller, services).live.model.schema)

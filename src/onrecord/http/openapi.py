@@ -13,8 +13,9 @@ from onrecord.http.openapi_links import add_links
 from onrecord.serving.artifact import Model
 from onrecord.serving.forms import ARROW, CSV, PARQUET
 from onrecord.serving.json_schema import body_json_schema
+from onrecord.serving.served import ServedModel, ServedModels
 
-__all__ = ["openapi_document"]
+__all__ = ["OpenApi", "openapi_document"]
 
 _PROBLEM: dict[str, Any] = {
     "type": "object",
@@ -88,6 +89,15 @@ _IDEMPOTENCY_KEY: dict[str, Any] = {
     "schema": {"type": "string", "pattern": "^[ -~]+$"},
     "example": '"8e03978e-40d5-43dd-bc93-6894a57f9324"',
 }
+_VERSION: dict[str, Any] = {
+    "name": "version",
+    "in": "path",
+    "required": True,
+    "description": "An alias (`live`, `candidate`, `previous`), else the version's label, else its "
+    "number, else the first eight or more digits of its SHA-256.",
+    "schema": {"type": "string", "minLength": 1},
+    "example": "live",
+}
 _REPLAYED: dict[str, Any] = {
     "Idempotent-Replayed": {
         "schema": {"const": "true"},
@@ -96,6 +106,28 @@ _REPLAYED: dict[str, Any] = {
 }
 _REPLAYED_STATUSES = ("200", "400", "422", "500")
 _PREDICT_STATUSES = (400, 401, 403, 404, 406, 408, 413, 415, 422, 429, 500, 503)
+
+
+class OpenApi:
+    """The document of an application, made anew where other versions have come to answer."""
+
+    def __init__(self, app: FastAPI, served: ServedModels, *, max_rows: int) -> None:
+        self._app = app
+        self._served = served
+        self._max_rows = max_rows
+        self._models: Mapping[str, ServedModel] | None = None
+        self._document: dict[str, Any] = {}
+
+    def current(self) -> dict[str, Any]:
+        """Return the document for the versions that answer now."""
+        served = self._served
+        if self._models is not served.models:
+            models = [model.live.model for model in served.models.values()]
+            self._document = openapi_document(
+                self._app, models, served.default, max_rows=self._max_rows
+            )
+            self._models = served.models
+        return self._document
 
 
 def openapi_document(
@@ -119,6 +151,11 @@ def openapi_document(
             addresses.insert(0, "/predict")
         for address in addresses:
             document["paths"][address] = {"post": _predict_operation(model, address, max_rows)}
+        pinned = f"/models/{model.name}/versions/{{version}}/predict"
+        operation = _predict_operation(model, f"/models/{model.name}/versions/predict", max_rows)
+        operation["summary"] = f"Predict with one version of {model.name}"
+        operation["parameters"] = [_VERSION, *operation["parameters"]]
+        document["paths"][pinned] = {"post": operation}
     add_links(document)
     document["tags"] = [{"name": name} for name in _TAGS]
     return document

@@ -1,4 +1,4 @@
-"""`POST /predict` and `POST /models/{name}/predict`: the hot path, plain ASGI in front of FastAPI.
+"""Prediction calls to a model, or to a version of one: the hot path, plain ASGI before FastAPI.
 
 In this order: authenticate, see what the caller may, read the body, validate, predict, record,
 answer. A refusal of a known caller is on record too.
@@ -7,7 +7,7 @@ answer. A refusal of a known caller is on record too.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import partial
 from urllib.parse import unquote
@@ -41,13 +41,23 @@ from onrecord.http.problems import PROBLEM_TYPE, STATUS, problem_body, problem_h
 from onrecord.http.rate_limits import limit_headers
 from onrecord.serving.admission import Admission, overloaded
 from onrecord.serving.prediction import Answer, Call, Predictor, Recorder
+from onrecord.serving.served import ServedModels
 
-__all__ = ["PredictEndpoint", "headers_of", "predict_logged", "refusal"]
+__all__ = ["PredictEndpoint", "headers_of", "no_such_model", "predict_logged", "refusal"]
 
 
 def refusal(error: CallError, shown_id: str) -> Answer:
     """Return the answer to a call that is refused, and that its caller knows by `shown_id`."""
     return Answer(STATUS[type(error)], problem_body(error, shown_id), error)
+
+
+def no_such_model(served: ServedModels, name: str) -> NotFound:
+    """Return what a caller is told who asks for a model, or a version, that does not answer."""
+    model = served.models.get(name)
+    if model is None:
+        return NotFound(f"There is no model {name[:100]!r}; GET /models lists them.")
+    there = ", ".join(f"{it.number} ({it.model.version})" for it in model.versions)
+    return NotFound(f"The model {name!r} has no such version in use; it has: {there}.")
 
 
 async def predict_logged(predictor: Predictor, call: Call) -> Answer:
@@ -70,8 +80,7 @@ class PredictEndpoint:
         app: ASGIApp,
         *,
         gate: Gate,
-        predictors: Mapping[str, Predictor],
-        default_model: str,
+        served: ServedModels,
         recorder: Recorder,
         idempotent: IdempotentAnswers,
         call_limits: CallLimits,
@@ -82,11 +91,7 @@ class PredictEndpoint:
     ) -> None:
         self._app = app
         self._gate = gate
-        self._predictors = predictors
-        self._default_model = default_model
-        # A body for a model that is not here may have been meant for one that is.
-        concealing = (predictor.conceal for predictor in predictors.values())
-        self._conceal = next(filter(None, concealing), None)
+        self._served = served
         self._recorder = recorder
         self._idempotent = idempotent
         self._call_limits = call_limits
@@ -97,30 +102,43 @@ class PredictEndpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        name = self._model_asked_for(scope["path"]) if scope["type"] == "http" else None
-        if name is None:
+        asked = self._asked_for(scope["path"]) if scope["type"] == "http" else None
+        if asked is None:
             await self._app(scope, receive, send)
             return
         try:
             if scope["method"] != "POST":
                 raise MethodNotAllowed("Predictions are asked for with POST.")
-            answer = await self._answer(name, scope, receive)
+            answer = await self._answer(*asked, scope, receive)
         except CallError as error:
             answer = refusal(error, request_id(scope))
         except ClientGone:
             return
         await _send(answer, scope.get("onrecord.limit_headers", ()), send)
 
-    def _model_asked_for(self, path: str) -> str | None:
+    def _asked_for(self, path: str) -> tuple[str, str | None] | None:
+        """Return the model and the version that a path names, None where it asks for neither."""
         if path == "/predict":
-            return self._default_model
-        if path.startswith("/models/") and path.endswith("/predict"):
-            name = unquote(path[len("/models/") : -len("/predict")])
-            if name and "/" not in name:
-                return name
-        return None
+            return self._served.default, None
+        if not (path.startswith("/models/") and path.endswith("/predict")):
+            return None
+        name, *version = path[len("/models/") : -len("/predict")].split("/versions/", 1)
+        texts = [unquote(text) for text in (name, *version)]
+        if any(not text or "/" in text for text in texts):
+            return None
+        return texts[0], texts[1] if version else None
 
-    async def _answer(self, name: str, scope: Scope, receive: Receive) -> Answer:
+    def _find(self, name: str, version: str | None, caller: Caller) -> Predictor | None:
+        model = self._served.models.get(name)
+        if model is None:
+            return None
+        if version is not None:
+            return model.find(version)
+        return model.route.predictor_for(caller.user_id)
+
+    async def _answer(
+        self, name: str, asked_version: str | None, scope: Scope, receive: Receive
+    ) -> Answer:
         if self._admission.full(time.perf_counter()):
             raise overloaded()
         headers = scope["headers"]
@@ -138,8 +156,9 @@ class PredictEndpoint:
             started=scope["onrecord.started"],
             api_key_id=caller.api_key_id,
         )
-        predictor = self._predictors.get(name)
-        call.conceal = self._conceal if predictor is None else predictor.conceal
+        predictor = self._find(name, asked_version, caller)
+        # A body for a model that is not here may have been meant for one that is.
+        call.conceal = self._served.conceal if predictor is None else predictor.conceal
         version = predictor.model_version_id if predictor else None
         try:
             await self._admit(caller, scope)
@@ -171,7 +190,7 @@ class PredictEndpoint:
     ) -> Answer:
         try:
             if predictor is None:
-                raise NotFound(f"There is no model {call.model[:100]!r}; GET /models lists them.")
+                raise no_such_model(self._served, call.model)
             check_coding(headers)
             call.form = form_of(call.content_type, header(headers, b"accept"))
             predict = partial(predict_logged, predictor)

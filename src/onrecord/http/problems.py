@@ -27,6 +27,7 @@ STATUS: Mapping[type[CallError], int] = {
     errors.NotAcceptable: 406,
     errors.BodyTimeout: 408,
     errors.Conflict: 409,
+    errors.GateRefused: 409,
     errors.BodyTooLarge: 413,
     errors.UnsupportedMediaType: 415,
     errors.UnsupportedCoding: 415,

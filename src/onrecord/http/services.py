@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -15,11 +15,13 @@ from onrecord.accounts.sessions import Sessions
 from onrecord.accounts.sign_in import Accounts
 from onrecord.accounts.standing import Gate
 from onrecord.errors import Forbidden
+from onrecord.lifecycle.fleet import Fleet
+from onrecord.lifecycle.versions import Versions
 from onrecord.record.database import Database
 from onrecord.record.erase import Eraser
 from onrecord.record.spool import Spool
 from onrecord.record.writer import Writer
-from onrecord.serving.prediction import Predictor
+from onrecord.serving.served import ServedModels
 
 __all__ = [
     "AdminDep",
@@ -47,8 +49,9 @@ class Services:
     api_keys: ApiKeys
     gate: Gate
     eraser: Callable[[], Eraser]
-    predictors: Mapping[str, Predictor]
-    default_model: str
+    served: ServedModels
+    fleet: Fleet
+    versions: Versions
     registration_open: bool
     token_seconds: int
 

@@ -111,18 +111,27 @@ def store_files(database: Database, model_version_id: int, files: Mapping[str, b
     """Store the files of a version, by their names, in place of what is there.
 
     They go into the database in parts, each in a transaction of its own, so that no call waits for
-    a large model. Until the last one is there the version counts as not stored.
+    a large model. Several servers may store the same version at once, and others read it meanwhile:
+    the model's and the schema's bytes are those of the version's hashes, whoever stores them.
     """
-    mine = model_files.c.model_version_id == model_version_id
-    with database.write() as connection:
-        _set(connection, model_version_id, stored_at=None)
-        connection.execute(model_files.delete().where(mine))
+    table = model_files
+    mine = table.c.model_version_id == model_version_id
+    parts: dict[str, int] = {}
     for name, part, data in _parts(files):
         with database.write() as connection:
             row = {"model_version_id": model_version_id, "name": name, "part": part, "data": data}
-            put(connection, model_files, [row])
+            put(connection, table, [row])
+        parts[name] = part
     with database.write() as connection:
-        _set(connection, model_version_id, stored_at=datetime.now(UTC))
+        connection.execute(table.delete().where(mine, table.c.name.not_in(parts)))
+        for name, last in parts.items():
+            connection.execute(
+                table.delete().where(mine, table.c.name == name, table.c.part > last)
+            )
+        version = model_versions.c.id == model_version_id
+        connection.execute(
+            update(model_versions).where(version).values(stored_at=datetime.now(UTC))
+        )
 
 
 def files_of(connection: Connection, model_version_id: int) -> dict[str, bytes]:
@@ -201,11 +210,6 @@ def _parts(files: Mapping[str, bytes]) -> Iterator[tuple[str, int, bytes]]:
     for name, data in files.items():
         for part, start in enumerate(range(0, len(data), _PART_BYTES)):
             yield name, part, data[start : start + _PART_BYTES]
-
-
-def _set(connection: Connection, model_version_id: int, **values: Any) -> None:
-    row = model_versions.c.id == model_version_id
-    connection.execute(update(model_versions).where(row).values(values))
 
 
 def _stored(row: Row[Any]) -> StoredVersion:

@@ -7,7 +7,7 @@ import os
 import re
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +28,12 @@ from onrecord.serving.formats import (
     load_runtime,
     require_trust,
 )
+from onrecord.serving.golden_rows import (
+    GOLDEN_FILE,
+    GoldenRow,
+    failures_of,
+    parse_golden_rows,
+)
 from onrecord.serving.graph_cache import GraphCache, KeptConversion, conversion_key
 from onrecord.serving.input_schema import InputSchema, parse_input_schema
 from onrecord.serving.model_files import (
@@ -41,7 +47,17 @@ from onrecord.serving.runtimes import Row, Runtime, first_line
 from onrecord.serving.sample_rows import SAMPLES_FILE, parse_sample_rows
 from onrecord.serving.trust import Trust
 
-__all__ = ["Model", "load_model", "read_model_file"]
+__all__ = [
+    "COMPANIONS",
+    "Model",
+    "load_model",
+    "model_of",
+    "read_model_directory",
+    "read_model_file",
+]
+
+COMPANIONS = (SAMPLES_FILE, GOLDEN_FILE)
+"""Files that a model directory may have beside the model and its schema."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _NO_COMPILER = "not compiled: the extra `compile` is not installed"
@@ -55,7 +71,8 @@ class Model:
 
     `sha256` is of the model file's bytes and `schema_sha256` of the schema file's, both in
     hexadecimal; `runtime_reason` says why this runtime serves; `seconds_per_row` is the median
-    time of one row alone, measured when it was loaded.
+    time of one row alone, measured when it was loaded; `golden_rows` are those of its directory,
+    which it answers as it is to.
     """
 
     name: str
@@ -68,6 +85,7 @@ class Model:
     runtime: Runtime
     runtime_reason: str
     seconds_per_row: float
+    golden_rows: list[GoldenRow]
 
 
 def read_model_file(directory: Path) -> ModelFile:
@@ -105,10 +123,43 @@ def load_model(
     the file, the field and the remedy where the model cannot be served, UntrustedModelError where
     the operator has not agreed to it.
     """
+    files = read_model_directory(directory)
+    return model_of(files, directory, trust=trust, name=name, compile=compile, cache=cache)
+
+
+def read_model_directory(directory: Path) -> dict[str, bytes]:
+    """Return the files of a model directory that belong to the model, by their names.
+
+    Raises ModelDirectoryError where one is missing, or cannot be read within its bounds.
+    """
     file = read_model_file(directory)
-    schema_bytes = read_file(directory / SCHEMA_FILE, max_bytes=MAX_TEXT_BYTES)
+    files = {file.path.name: file.raw}
+    files[SCHEMA_FILE] = read_file(directory / SCHEMA_FILE, max_bytes=MAX_TEXT_BYTES)
+    for name in COMPANIONS:
+        if os.path.lexists(directory / name):
+            files[name] = read_file(directory / name, max_bytes=MAX_TEXT_BYTES)
+    return files
+
+
+def model_of(  # noqa: PLR0913 - those of load_model, but for where the bytes come from
+    files: Mapping[str, bytes],
+    place: Path,
+    *,
+    trust: Trust,
+    name: str | None = None,
+    compile: bool = True,  # noqa: A002 - it is the setting's name
+    cache: Path | None = None,
+) -> Model:
+    """Make a model of the files of a model directory, as `load_model` does.
+
+    `place` is where they come from: messages name it, and its own name may be the model's.
+    """
+    (file_name,) = files.keys() & FORMATS.keys()
+    raw = files[file_name]
+    file = ModelFile(place / file_name, raw, hashlib.sha256(raw).hexdigest())
+    schema_bytes = files[SCHEMA_FILE]
     schema = parse_input_schema(schema_bytes, SCHEMA_FILE)
-    name = name or schema.name or directory.resolve().name
+    name = name or schema.name or place.resolve().name
     if not _NAME.fullmatch(name):
         raise ModelDirectoryError(
             SCHEMA_FILE,
@@ -117,7 +168,7 @@ def load_model(
             'Give a "name" of letters, digits, dots, dashes and underscores there, or --name.',
         )
     schema_sha256 = hashlib.sha256(schema_bytes).hexdigest()
-    samples_bytes = _read_samples(directory)
+    samples_bytes = files.get(SAMPLES_FILE)
     samples = parse_sample_rows(samples_bytes, schema) if samples_bytes else []
     key = conversion_key(
         file.sha256, schema_sha256, hashlib.sha256(samples_bytes or b"").hexdigest()
@@ -140,6 +191,15 @@ def load_model(
         if refused is None and reason != _NO_COMPILER:
             graph = runtime.compiled if isinstance(runtime, CompiledRuntime) else None
             conversions.keep(key, KeptConversion(graph, reason, foreign_types(file)))
+    golden = parse_golden_rows(files.get(GOLDEN_FILE, b""), schema)
+    failures = failures_of(golden, runtime)
+    if failures:
+        raise ModelDirectoryError(
+            GOLDEN_FILE,
+            None,
+            f"the model does not answer as its golden rows say: {'; '.join(failures[:3])}",
+            "Serve the model that they were made with, or make them anew.",
+        )
     return Model(
         name=name,
         version=schema.version or file.sha256[:12],
@@ -151,6 +211,7 @@ def load_model(
         runtime=runtime,
         runtime_reason=reason,
         seconds_per_row=seconds,
+        golden_rows=golden,
     )
 
 
@@ -164,11 +225,6 @@ def _kept_runtime(
     require_trust(file, kept.types, trust)
     original = DeferredRuntime(file.format, lambda: load_runtime(file, schema, trust))
     return CompiledRuntime(graph, original, schema)
-
-
-def _read_samples(directory: Path) -> bytes | None:
-    file = directory / SAMPLES_FILE
-    return read_file(file, max_bytes=MAX_TEXT_BYTES) if os.path.lexists(file) else None
 
 
 def _probe(runtime: Runtime, schema: InputSchema, file: str) -> None:

@@ -7,7 +7,6 @@ never waits for a writer, never leads to another file of the machine and never t
 from __future__ import annotations
 
 import os
-import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,9 +14,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from onrecord.errors import ModelDirectoryError
-from onrecord.serving.sample_rows import SAMPLES_FILE
 
-__all__ = ["MAX_TEXT_BYTES", "SCHEMA_FILE", "copy_model_directory", "memory_bytes", "read_file"]
+__all__ = ["MAX_TEXT_BYTES", "SCHEMA_FILE", "memory_bytes", "read_file"]
 
 SCHEMA_FILE = "input_schema.json"
 
@@ -41,20 +39,6 @@ def read_file(file: Path, *, max_bytes: int) -> bytes:
     if not raw:
         raise ModelDirectoryError(file.name, None, "it is empty", "Save it again.")
     return raw
-
-
-def copy_model_directory(directory: Path, model_file: str, to: Path) -> None:
-    """Copy what is served of a model directory, and nothing else, into the new folder `to`.
-
-    Raises ModelDirectoryError as `read_file` does.
-    """
-    to.mkdir()
-    bounds = {model_file: memory_bytes(), SCHEMA_FILE: MAX_TEXT_BYTES}
-    if os.path.lexists(directory / SAMPLES_FILE):
-        bounds[SAMPLES_FILE] = MAX_TEXT_BYTES
-    for name, max_bytes in bounds.items():
-        with _opened(directory / name, max_bytes) as source, (to / name).open("wb") as target:
-            shutil.copyfileobj(source, target)
 
 
 @contextmanager

@@ -106,8 +106,9 @@ class CallWriter(Protocol):
 
 
 class Predictor:
-    """One served model: its validator, its runner and the record it writes to.
+    """One served model version: its validator, its runner and the record it writes to.
 
+    `model_version_id` is its key on record and `number` its place among the model's versions.
     `conceal` is what its calls need that have sensitive columns, else None.
     """
 
@@ -119,9 +120,11 @@ class Predictor:
         runner: Runner,
         recorder: Recorder,
         conceal: Conceal | None = None,
+        number: int = 1,
     ) -> None:
         self.conceal = conceal
         self.model = model
+        self.number = number
         self.model_version_id = model_version_id
         self._validator = validator
         self._runner = runner
@@ -154,6 +157,10 @@ class Predictor:
     async def _refuse(self, call: Call, error: CallError) -> Answer:
         told = error if self.conceal is None else discreet(error)
         return await self._recorder.refuse(call, told, self.model_version_id)
+
+    def close(self) -> None:
+        """Let go of the model's thread."""
+        self._runner.close()
 
     def read_at_once(self, body: bytes) -> Row | None:
         """Return the row of a plain body of one good row, None for any other body."""

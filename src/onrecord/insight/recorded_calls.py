@@ -1,0 +1,164 @@
+"""Reading back what was asked and answered: the calls of a model, a batch at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import msgspec
+from sqlalchemy import Connection, Select, func, select
+
+from onrecord.record.database import Database
+from onrecord.record.ids import first_id_at, prediction_id
+from onrecord.record.tables import api_keys, requests, responses
+from onrecord.record.text import storable
+
+__all__ = ["Meant", "RecordedAnswer", "RecordedCall", "answers_of", "count_calls", "recorded_calls"]
+
+_CALLS_AT_ONCE = 2000
+_ANSWERED = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Meant:
+    """Which answered calls of a model are meant; None does not restrict.
+
+    `since` (included) and `until` (left out) bound when a call arrived, `versions` are keys in
+    `model_versions`, `newest` is at most how many calls, the newest of them. Calls of test keys
+    are left out.
+    """
+
+    model: str
+    since: datetime | None = None
+    until: datetime | None = None
+    versions: frozenset[int] | None = None
+    newest: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedCall:
+    """One answered call: its input and answer as the bytes that came and went.
+
+    `input` and `output` are None where they were erased. `duration_us` is in microseconds.
+    """
+
+    seq: int
+    id: str
+    model_version_id: int
+    content_type: str | None
+    input: bytes | None
+    output: bytes | None
+    output_content_type: str | None
+    duration_us: int
+
+
+class RecordedAnswer(msgspec.Struct):
+    """What one row was answered, as JSON has it; `predictions` where the call had many rows."""
+
+    prediction: Any = None
+    probabilities: dict[str, Any] | None = None
+    predictions: list[RecordedAnswer] | None = None
+
+
+_decode = msgspec.json.Decoder(RecordedAnswer).decode
+
+
+def answers_of(call: RecordedCall) -> list[RecordedAnswer] | None:
+    """Return the answers to the rows of a call; None where they are not there, or no JSON."""
+    if call.output is None or call.output_content_type is not None:
+        return None
+    answer = _decode(call.output)
+    return [answer] if answer.predictions is None else answer.predictions
+
+
+def count_calls(database: Database, meant: Meant) -> int:
+    """Return how many calls are meant."""
+    with database.read() as connection:
+        query = _where(select(func.count()), meant)
+        found = int(connection.execute(query).scalar_one())
+    return found if meant.newest is None else min(found, meant.newest)
+
+
+def recorded_calls(
+    database: Database, meant: Meant, reveal: Callable[[bytes], bytes] = lambda raw: raw
+) -> Iterator[list[RecordedCall]]:
+    """Yield the calls that are meant in the order in which they came onto the record.
+
+    They are read a few thousand at a time, each time in a transaction of its own. `reveal` decrypts
+    the inputs of models with sensitive columns.
+    """
+    after = None
+    if meant.newest is not None:
+        with database.read() as connection:
+            after = _before_newest(connection, meant)
+    while True:
+        with database.read() as connection:
+            rows = _some(connection, meant, after)
+        if not rows:
+            return
+        yield [
+            RecordedCall(
+                row.seq,
+                row.id,
+                row.model_version_id,
+                row.content_type,
+                None if row.input is None else reveal(bytes(row.input)),
+                None if row.output is None else bytes(row.output),
+                row.output_content_type,
+                row.duration_us,
+            )
+            for row in rows
+        ]
+        after = rows[-1].seq
+
+
+def row_id(call: RecordedCall, row: int) -> str:
+    """Return the prediction id of one row of a call."""
+    return prediction_id(call.id, row)
+
+
+def _some(connection: Connection, meant: Meant, after: int | None) -> Sequence[Any]:
+    query = _where(
+        select(
+            requests.c.seq,
+            requests.c.id,
+            requests.c.model_version_id,
+            requests.c.content_type,
+            requests.c.input,
+            responses.c.output,
+            responses.c.content_type.label("output_content_type"),
+            responses.c.duration_us,
+        ),
+        meant,
+    )
+    if after is not None:
+        query = query.where(requests.c.seq > after)
+    return connection.execute(query.order_by(requests.c.seq).limit(_CALLS_AT_ONCE)).all()
+
+
+def _before_newest(connection: Connection, meant: Meant) -> int | None:
+    """Return the seq of the newest call that is too old to be meant, None where there is none."""
+    query = _where(select(requests.c.seq), meant).order_by(requests.c.seq.desc())
+    return connection.execute(query.offset(meant.newest).limit(1)).scalar_one_or_none()
+
+
+def _where(query: Select[Any], meant: Meant) -> Select[Any]:
+    """Restrict a query on requests and their responses to what is meant."""
+    by_test_key = select(api_keys.c.id).where(api_keys.c.kind == "test")
+    key = requests.c.api_key_id
+    query = (
+        query.select_from(requests.join(responses, responses.c.request_id == requests.c.id))
+        .where(requests.c.model == storable(meant.model))
+        .where(requests.c.model_version_id.is_not(None))
+        .where(responses.c.status == _ANSWERED)
+        .where(key.is_(None) | key.not_in(by_test_key))
+    )
+    if meant.versions is not None:
+        query = query.where(requests.c.model_version_id.in_(meant.versions))
+    if meant.since is not None:
+        query = query.where(requests.c.id >= first_id_at(meant.since))
+    if meant.until is not None:
+        query = query.where(requests.c.id < first_id_at(meant.until))
+    return query

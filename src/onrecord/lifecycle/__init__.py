@@ -1,0 +1,1 @@
+"""Which version of each model answers: how versions come, are put in place and go."""

@@ -1,0 +1,178 @@
+"""What a worker has loaded, kept to what the record says is to answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+
+from onrecord.errors import ModelDirectoryError, OnrecordError
+from onrecord.record.database import Database
+from onrecord.record.deployments import Deployment, all_deployments, revision
+from onrecord.record.model_versions import StoredVersion, files_of, versions
+from onrecord.serving.artifact import Model
+from onrecord.serving.prediction import Predictor
+from onrecord.serving.served import ServedModel, ServedModels
+
+__all__ = ["Fleet", "Load", "Plan", "load_stored"]
+
+Load = Callable[[Mapping[str, bytes], Path, str], Model]
+"""Makes a model of its files, of where they come from, and of its name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is to be loaded at a revision: the deployments, and the versions that may answer."""
+
+    revision: int
+    deployments: Sequence[Deployment]
+    versions: Mapping[int, StoredVersion]
+
+
+def load_stored(database: Database, version: StoredVersion, load: Load) -> Model:
+    """Load a version from the record.
+
+    Raises ModelDirectoryError where its files are not there or not those of its hashes, and
+    whatever `load` raises.
+    """
+    with database.read() as connection:
+        files = files_of(connection, version.id)
+    place = Path(f"{version.name}-{version.number}")
+    try:
+        model = load(files, place, version.name)
+    except (KeyError, ValueError) as error:
+        raise _damaged(version) from error
+    if (model.sha256, model.schema_sha256) != (version.sha256, version.schema_sha256):
+        raise _damaged(version)
+    return model
+
+
+def _damaged(version: StoredVersion) -> ModelDirectoryError:
+    return ModelDirectoryError(
+        str(version),
+        None,
+        "its files on record are not whole, or not those that were added",
+        "Add its directory again.",
+    )
+
+
+class Fleet:
+    """The loaded versions of one worker.
+
+    `build` makes what answers calls of a loaded version. `plan` and `load` may run in any thread,
+    one at a time; `serve` on the event loop that answers calls.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        served: ServedModels,
+        *,
+        load: Load,
+        build: Callable[[StoredVersion, Model], Predictor],
+    ) -> None:
+        self.served = served
+        self.revision = 0
+        self.failures: Mapping[str, str] = {}
+        """Which versions cannot be loaded here, and why."""
+        self._database = database
+        self._load = load
+        self._build = build
+        self._predictors: Mapping[int, Predictor] = {}
+
+    def plan(self) -> Plan | None:
+        """Return what is to be loaded; None where nothing has changed since the last `serve`."""
+        with self._database.read() as connection:
+            newest = revision(connection)
+            if newest == self.revision:
+                return None
+            known = {version.id: version for version in versions(connection) if version.loadable}
+            return Plan(newest, all_deployments(connection), known)
+
+    def load(
+        self, plan: Plan, models: Mapping[int, Model] | None = None
+    ) -> tuple[dict[int, Predictor], dict[str, str]]:
+        """Return the versions of a plan, loaded, and why those are missing that cannot be.
+
+        What is loaded already is not loaded again, nor what is among `models`.
+        """
+        loaded: dict[int, Predictor] = {}
+        failures: dict[str, str] = {}
+        for key, version in plan.versions.items():
+            predictor = self._predictors.get(key)
+            if predictor is None:
+                try:
+                    model = (models or {}).get(key) or load_stored(
+                        self._database, version, self._load
+                    )
+                except OnrecordError as error:
+                    failures[str(version)] = str(error)
+                    _log().error("version cannot be loaded", version=str(version), why=str(error))
+                    continue
+                predictor = self._build(version, model)
+                _log().info(
+                    "model loaded",
+                    model=model.name,
+                    version=model.version,
+                    number=version.number,
+                    sha256=model.sha256,
+                    runtime=model.runtime.name,
+                    reason=model.runtime_reason,
+                    us_per_row=round(model.seconds_per_row * 1e6, 1),
+                )
+            loaded[key] = predictor
+        return loaded, failures
+
+    def serve(
+        self, plan: Plan, loaded: Mapping[int, Predictor], failures: Mapping[str, str]
+    ) -> None:
+        """Answer as the plan says from now on, but for what could not be loaded.
+
+        A model whose live version is missing goes on with the one that was live.
+        """
+        models = []
+        for deployment in plan.deployments:
+            before = self.served.models.get(deployment.name)
+            live = loaded.get(deployment.live_id or 0)
+            if live is None and before is not None:
+                live = before.live
+            if live is None:
+                continue
+            own = [
+                loaded[key]
+                for key, version in plan.versions.items()
+                if version.name == deployment.name and key in loaded
+            ]
+            models.append(
+                ServedModel(
+                    deployment.name,
+                    live,
+                    loaded.get(deployment.candidate_id or 0),
+                    loaded.get(deployment.previous_id or 0),
+                    own if live in own else [*own, live],
+                    deployment.canary_share,
+                    deployment.shadow_share,
+                )
+            )
+        changed = [
+            model
+            for model in models
+            if (before := self.served.models.get(model.name)) is not None
+            and before.live is not model.live
+        ]
+        for model in changed:
+            now = model.live.model
+            _log().info(
+                "version live", model=model.name, version=now.version, number=model.live.number
+            )
+        self.served.serve(models)
+        self._predictors = dict(loaded)
+        self.failures = failures
+        self.revision = plan.revision
+
+
+def _log() -> structlog.stdlib.BoundLogger:
+    log: structlog.stdlib.BoundLogger = structlog.get_logger("onrecord")
+    return log
