@@ -22,15 +22,18 @@ PASSWORD = "a long enough password"
 GOOD_ROW = {"age": 61.5, "pressure": 130, "smoker": True, "visits": 3}
 
 
-def linear_model_dir(directory: Path) -> Path:
-    """Write a scikit-learn pipeline over numbers, a boolean and an integer, saved by skops."""
+def linear_model_dir(directory: Path, *, seed: int = 7) -> Path:
+    """Write a scikit-learn pipeline over numbers, a boolean and an integer, saved by skops.
+
+    Each seed gives it other rows to be trained on.
+    """
     import numpy as np
     import skops.io
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    random = np.random.default_rng(7)
+    random = np.random.default_rng(seed)
     rows = np.column_stack(
         [
             random.uniform(20, 90, 200),

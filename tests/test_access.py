@@ -303,8 +303,19 @@ STRANGER_GETS = {
     ("get", "/predictions/{prediction}"): 404,
     ("get", "/predictions/{prediction}/proof"): 404,
     ("delete", "/keys/{key_id}"): 404,
+    ("get", "/models/{name}/changes"): 403,
+    **{
+        ("post", f"/models/{{name}}/{action}"): 403
+        for action in ("promote", "rollback", "shadow", "canary", "stop", "retire")
+    },
 }
-EVERYONES = {("get", "/models/{name}"), ("get", "/models/{name}/schema")}
+EVERYONES = {
+    ("get", "/models/{name}"),
+    ("get", "/models/{name}/schema"),
+    ("get", "/models/{name}/versions"),
+    ("get", "/models/{name}/versions/{version}"),
+    ("post", "/models/risk/versions/{version}/predict"),
+}
 
 
 def test_no_address_with_an_id_gives_away_or_changes_what_is_anothers(
@@ -314,7 +325,7 @@ def test_no_address_with_an_id_gives_away_or_changes_what_is_anothers(
     _, eve = sign_up(client, database, "eve")
     sign_up(client, database, "root", "admin")
     key_id, _ = make_key(client, ada)
-    ids = {"user_id": ada_id, "prediction": predict(client, ada), "key_id": key_id}
+    ids = {"user_id": ada_id, "prediction": predict(client, ada), "key_id": key_id, "name": "risk"}
     document = client.get("/openapi.json").json()
     with_id = {
         (method, path)
@@ -326,7 +337,8 @@ def test_no_address_with_an_id_gives_away_or_changes_what_is_anothers(
 
     assert with_id == set(STRANGER_GETS) | EVERYONES, "say here what a stranger gets"
     for (method, path), status in STRANGER_GETS.items():
-        body = {"json": {"disabled": True}} if method == "patch" else {}
+        sent = {"patch": {"disabled": True}, "post": {}}
+        body = {"json": sent[method]} if method in sent else {}
         name = path.split("{")[1].split("}")[0]
         answer = client.request(method, path.format(**ids), headers=eve, **body)
         none_there = client.request(method, path.format(**{name: unknown}), headers=eve, **body)

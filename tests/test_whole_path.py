@@ -201,7 +201,7 @@ def test_deleting_the_model_directory_does_not_disturb_a_running_server(
     settings: Settings, model_dir: Path, tmp_path: Path
 ) -> None:
     doomed = shutil.copytree(model_dir, tmp_path / "doomed")
-    app = create_app(settings.model_copy(update={"model_dir": doomed}))
+    app = create_app(settings.model_copy(update={"model_dir": (doomed,)}))
     shutil.rmtree(doomed)
 
     with TestClient(app) as client:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from onrecord.http import (
     docs,
     erasures,
     health,
+    model_versions,
     models,
     predictions,
     proofs,
@@ -36,12 +38,16 @@ from onrecord.http.openapi import OpenApi
 from onrecord.http.predict import PredictEndpoint, refusal
 from onrecord.http.refusals import add_refusals
 from onrecord.http.services import Services
+from onrecord.insight.gate import GateRules
+from onrecord.lifecycle.examination import examine_apart
 from onrecord.lifecycle.fleet import Fleet
+from onrecord.lifecycle.versions import Gate as VersionGate
 from onrecord.lifecycle.watch import Watcher
 from onrecord.logs import AccessLog
 from onrecord.parts import (
     build_accounts,
     build_eraser,
+    build_examiner,
     build_external,
     build_reveal,
     build_versions,
@@ -110,6 +116,13 @@ def _start_fleet(
     fleet.served.default = default or next(iter(fleet.served.models))
     fleet.serve(plan, loaded, failures)
     return fleet
+
+
+def _gate_of(settings: Settings, rules: GateRules) -> VersionGate:
+    def gate(candidate: StoredVersion, live: StoredVersion | None) -> dict[str, Any]:
+        return examine_apart(partial(build_examiner, settings), candidate, live, rules).as_json()
+
+    return gate
 
 
 def _call_rate(settings: Settings) -> Rate | None:
@@ -223,6 +236,7 @@ def create_app(
         served=served,
         fleet=fleet,
         versions=build_versions(settings, database),
+        gate_of=lambda rules: _gate_of(settings, rules),
         registration_open=settings.registration_open,
         token_seconds=settings.token_minutes * 60,
     )
@@ -245,7 +259,17 @@ def create_app(
 
 
 def _add_routes(app: FastAPI, served: ServedModels, settings: Settings) -> None:
-    for room in (users, tokens, api_keys, models, predictions, proofs, erasures, health):
+    for room in (
+        users,
+        tokens,
+        api_keys,
+        models,
+        model_versions,
+        predictions,
+        proofs,
+        erasures,
+        health,
+    ):
         app.include_router(room.router)
     if not settings.docs:
         return

@@ -20,6 +20,7 @@ from onrecord.accounts.sign_in import Accounts
 from onrecord.accounts.tokens import Tokens
 from onrecord.errors import SettingsError
 from onrecord.lifecycle.directories import Source, model_sources
+from onrecord.lifecycle.examination import Examiner
 from onrecord.lifecycle.fleet import Load
 from onrecord.lifecycle.versions import Versions
 from onrecord.outgoing import fault_of_url
@@ -41,6 +42,7 @@ __all__ = [
     "Parts",
     "build_accounts",
     "build_eraser",
+    "build_examiner",
     "build_external",
     "build_reveal",
     "build_versions",
@@ -228,6 +230,11 @@ def register_model(database: Database, model: Model) -> int:
             input_schema=model.input_schema_bytes,
             format=model.format,
         )
+
+
+def build_examiner(settings: Settings) -> Examiner:
+    """Build what the gate examines versions with, on a database of its own."""
+    return Examiner(Database(settings.database_url), loader(settings), build_reveal(settings))
 
 
 def build_versions(settings: Settings, database: Database) -> Versions:

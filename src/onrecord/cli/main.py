@@ -11,7 +11,19 @@ from typing import Annotated
 import typer
 
 import onrecord
-from onrecord.cli import admin, api_keys, bulk, erase, models, record, retention, seal, serve, spool
+from onrecord.cli import (
+    admin,
+    api_keys,
+    bulk,
+    erase,
+    models,
+    record,
+    retention,
+    seal,
+    serve,
+    spool,
+    versions,
+)
 from onrecord.cli.terminal import shown
 from onrecord.errors import CallError, OnrecordError
 
@@ -58,6 +70,7 @@ def _build() -> typer.Typer:
     cli.add_typer(admin.db_app, name="db")
     cli.add_typer(seal.seal_app, name="seal")
     cli.add_typer(spool.spool_app, name="spool")
+    cli.add_typer(versions.models_app, name="models")
     cli.add_typer(retention.retention_app, name="retention")
     return cli
 

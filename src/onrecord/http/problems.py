@@ -45,7 +45,8 @@ def problem_body(error: CallError, request_id: str) -> bytes:
     """Return the problem document of an error (RFC 9457, section 3).
 
     Beside the standard members it has `code` (stable), `request_id` and, for invalid input,
-    `errors`: one entry a bad field. A used-up rate or quota is named in `violated-policies`
+    `errors`: one entry a bad field. What the gate found of a version is in `gate`. A used-up rate
+    or quota is named in `violated-policies`
     (draft-ietf-httpapi-ratelimit-headers-11, section 5.1).
     """
     problem: dict[str, object] = {
@@ -65,6 +66,8 @@ def problem_body(error: CallError, request_id: str) -> bytes:
             }
             for fault in error.faults
         ]
+    if isinstance(error, errors.GateRefused):
+        problem["gate"] = error.report
     if isinstance(error, errors.TooManyRequests) and error.policies:
         problem["violated-policies"] = error.policies
     return msgspec.json.encode(problem)

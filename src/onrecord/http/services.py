@@ -15,7 +15,9 @@ from onrecord.accounts.sessions import Sessions
 from onrecord.accounts.sign_in import Accounts
 from onrecord.accounts.standing import Gate
 from onrecord.errors import Forbidden
+from onrecord.insight.gate import GateRules
 from onrecord.lifecycle.fleet import Fleet
+from onrecord.lifecycle.versions import Gate as VersionGate
 from onrecord.lifecycle.versions import Versions
 from onrecord.record.database import Database
 from onrecord.record.erase import Eraser
@@ -38,7 +40,8 @@ __all__ = [
 class Services:
     """The parts of one server.
 
-    `eraser` makes what erases, from the seal's key as it is then; it raises SealError.
+    `eraser` makes what erases, from the seal's key as it is then; it raises SealError. `gate_of`
+    makes the gate of some rules, which examines in a process of its own.
     """
 
     database: Database
@@ -52,6 +55,7 @@ class Services:
     served: ServedModels
     fleet: Fleet
     versions: Versions
+    gate_of: Callable[[GateRules], VersionGate]
     registration_open: bool
     token_seconds: int
 
