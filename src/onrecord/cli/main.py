@@ -18,6 +18,7 @@ from onrecord.cli import (
     erase,
     models,
     record,
+    replay,
     retention,
     seal,
     serve,
@@ -60,6 +61,7 @@ def _build() -> typer.Typer:
     cli.command("check")(models.check)
     cli.command("predict")(bulk.predict)
     cli.command("log")(record.log)
+    cli.command("replay")(replay.replay)
     cli.command("export")(record.export_record)
     cli.command("verify")(seal.verify)
     cli.command("erase")(erase.erase)

@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,7 @@ Where = Callable[[Mapping[str, Any]], bool]
 
 _MOST_SHOWN = 20
 _MAX_ROWS = 1 << 40
+_EDGES = (0.0, 1e-6, 1e-4, 1e-3, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 _QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "max": 1.0}
 
 
@@ -51,7 +53,8 @@ class ReplayReport:
 
     `rows` of `calls` were compared. `changed` have another answer, by `transitions` from which
     class to which; `moved` have another score. `differences` are quantiles, over all rows, of how
-    far the answer's scores (or its number) are from what was answered. `most_changed` are the rows
+    far the answer's scores (or its number) are from what was answered, `histogram` says how many
+    rows are how far. `most_changed` are the rows
     changed most and `first` is the first in the order of the record. `new_errors` rows have an
     answer on record and none from the candidate, with `error_examples`; `left_out` counts calls
     that could not be compared, by why. Times are in microseconds a row, the candidate's in batches.
@@ -66,6 +69,7 @@ class ReplayReport:
     moved: int
     transitions: list[dict[str, Any]]
     differences: dict[str, float]
+    histogram: list[dict[str, Any]]
     first: Change | None
     most_changed: list[Change]
     new_errors: int
@@ -83,11 +87,21 @@ class ReplayReport:
 
 
 class Replay:
-    """Replays calls against one model; `where` says which rows are meant, None: all of them."""
+    """Replays calls against one model.
+
+    `where` says which rows are meant, None: all of them. `on_change` is told of each row whose
+    answer changed.
+    """
 
     def __init__(
-        self, candidate: Model, *, tolerance: float = 1e-6, where: Where | None = None
+        self,
+        candidate: Model,
+        *,
+        tolerance: float = 1e-6,
+        where: Where | None = None,
+        on_change: Callable[[Change], object] = lambda _: None,
     ) -> None:
+        self._on_change = on_change
         self._candidate = candidate
         self._tolerance = tolerance
         self._where = where
@@ -141,6 +155,7 @@ class Replay:
                 name: float(np.quantile(differences, share)) if len(differences) else 0.0
                 for name, share in _QUANTILES.items()
             },
+            histogram=_histogram(differences),
             first=self._first,
             most_changed=sorted(self._most, reverse=True),
             new_errors=self._new_errors,
@@ -256,12 +271,24 @@ class Replay:
         self._first = self._first or change
         if is_changed:
             self._changed += 1
+            self._on_change(change)
             if not isinstance(answer.prediction, float):
                 self._transitions[str(answer.prediction), str(now["prediction"])] += 1
         if len(self._most) < _MOST_SHOWN:
             heapq.heappush(self._most, change)
         elif change > self._most[0]:
             heapq.heapreplace(self._most, change)
+
+
+def _histogram(differences: np.ndarray[Any, Any]) -> list[dict[str, Any]]:
+    """Return how many rows have which difference, in bins that grow tenfold and then double."""
+    places = np.searchsorted(_EDGES, differences, side="left")
+    counts = np.bincount(places, minlength=len(_EDGES) + 1).tolist()
+    pairs = pairwise(_EDGES)
+    names = ["none", *(f"up to {high:g}" for _, high in pairs), f"above {_EDGES[-1]:g}"]
+    return [
+        {"difference": name, "rows": rows} for name, rows in zip(names, counts, strict=True) if rows
+    ]
 
 
 def difference_of(
