@@ -15,7 +15,15 @@ from onrecord.record.ids import first_id_at, prediction_id
 from onrecord.record.tables import api_keys, requests, responses
 from onrecord.record.text import storable
 
-__all__ = ["Meant", "RecordedAnswer", "RecordedCall", "answers_of", "count_calls", "recorded_calls"]
+__all__ = [
+    "Meant",
+    "RecordedAnswer",
+    "RecordedCall",
+    "answers_of",
+    "answers_together",
+    "count_calls",
+    "recorded_calls",
+]
 
 _CALLS_AT_ONCE = 2000
 _ANSWERED = 200
@@ -53,6 +61,16 @@ class RecordedCall:
     output_content_type: str | None
     duration_us: int
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether input and answer are there and JSON, as those of nearly all calls are."""
+        return (
+            self.input is not None
+            and self.output is not None
+            and self.output_content_type is None
+            and (self.content_type is None or "json" in self.content_type)
+        )
+
 
 class RecordedAnswer(msgspec.Struct):
     """What one row was answered, as JSON has it; `predictions` where the call had many rows."""
@@ -63,6 +81,7 @@ class RecordedAnswer(msgspec.Struct):
 
 
 _decode = msgspec.json.Decoder(RecordedAnswer).decode
+_decode_all = msgspec.json.Decoder(list[RecordedAnswer]).decode
 
 
 def answers_of(call: RecordedCall) -> list[RecordedAnswer] | None:
@@ -71,6 +90,11 @@ def answers_of(call: RecordedCall) -> list[RecordedAnswer] | None:
         return None
     answer = _decode(call.output)
     return [answer] if answer.predictions is None else answer.predictions
+
+
+def answers_together(calls: Sequence[RecordedCall]) -> list[RecordedAnswer]:
+    """Return the answer of each of several plain calls."""
+    return _decode_all(b"[" + b",".join([call.output or b"" for call in calls]) + b"]")
 
 
 def count_calls(database: Database, meant: Meant) -> int:
@@ -99,19 +123,10 @@ def recorded_calls(
         if not rows:
             return
         yield [
-            RecordedCall(
-                row.seq,
-                row.id,
-                row.model_version_id,
-                row.content_type,
-                None if row.input is None else reveal(bytes(row.input)),
-                None if row.output is None else bytes(row.output),
-                row.output_content_type,
-                row.duration_us,
-            )
-            for row in rows
+            RecordedCall(seq, name, key, kind, given and reveal(bytes(given)), *answer)
+            for seq, name, key, kind, given, *answer in rows
         ]
-        after = rows[-1].seq
+        after = rows[-1][0]
 
 
 def row_id(call: RecordedCall, row: int) -> str:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import heapq
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -17,13 +18,21 @@ from typing import Any
 import numpy as np
 
 from onrecord.errors import CallError
-from onrecord.insight.recorded_calls import RecordedAnswer, RecordedCall, answers_of, row_id
+from onrecord.insight.comparison import Compared, compared, is_finite
+from onrecord.insight.recorded_calls import (
+    RecordedAnswer,
+    RecordedCall,
+    answers_of,
+    answers_together,
+    row_id,
+)
 from onrecord.insight.segments import Segments
 from onrecord.serving.artifact import Model
 from onrecord.serving.bounds import Damaged
 from onrecord.serving.forms import kind_of
 from onrecord.serving.outputs import Outputs
-from onrecord.serving.runtimes import Row
+from onrecord.serving.runtimes import Row, predict_table
+from onrecord.serving.table import Table, array_of
 from onrecord.serving.validation import Validator
 
 __all__ = ["Change", "Replay", "ReplayReport", "Where"]
@@ -86,11 +95,25 @@ class ReplayReport:
         return (self.changed + self.new_errors) / rows if rows else 0.0
 
 
+class _Rows:
+    """Rows to be answered again: where each comes from, and what it was answered."""
+
+    def __init__(self) -> None:
+        self.rows: list[Row] = []
+        self.places: list[tuple[RecordedCall, int]] = []
+        self.answers: list[RecordedAnswer] = []
+
+    def add(self, call: RecordedCall, place: int, row: Row, answer: RecordedAnswer) -> None:
+        self.rows.append(row)
+        self.places.append((call, place))
+        self.answers.append(answer)
+
+
 class Replay:
-    """Replays calls against one model.
+    """Replays calls against one model; used by one thread.
 
     `where` says which rows are meant, None: all of them. `on_change` is told of each row whose
-    answer changed.
+    answer changed. While the model answers a batch, the next one is read.
     """
 
     def __init__(
@@ -101,11 +124,12 @@ class Replay:
         where: Where | None = None,
         on_change: Callable[[Change], object] = lambda _: None,
     ) -> None:
-        self._on_change = on_change
         self._candidate = candidate
         self._tolerance = tolerance
         self._where = where
+        self._on_change = on_change
         self._validator = Validator(candidate.schema, max_rows=_MAX_ROWS)
+        self._columns = candidate.schema.columns
         self._names = candidate.schema.names
         self._segments = Segments(candidate.schema)
         self._calls = self._rows = self._changed = self._moved = 0
@@ -118,25 +142,24 @@ class Replay:
         self._differences: list[np.ndarray[Any, Any]] = []
         self._seconds = 0.0
         self._recorded_us = 0
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="replay")
+        self._under_way: tuple[_Rows, Table, Future[Outputs | None]] | None = None
 
-    def feed(self, calls: Iterable[RecordedCall]) -> int:
-        """Replay a batch of calls and return how many rows of them were compared."""
-        rows: list[Row] = []
-        ids: list[str] = []
-        answers: list[RecordedAnswer] = []
-        for call in calls:
-            self._calls += 1
-            self._recorded_us += call.duration_us
-            for row, place, answer in self._rows_of(call):
-                rows.append(row)
-                ids.append(row_id(call, place))
-                answers.append(answer)
-        if rows:
-            self._compare(rows, ids, answers)
-        return len(rows)
+    def feed(self, calls: Sequence[RecordedCall]) -> None:
+        """Replay a batch of calls."""
+        self._calls += len(calls)
+        self._recorded_us += sum([call.duration_us for call in calls])
+        found = self._read_together(calls)
+        self._settle()
+        if found.rows:
+            pairs = zip(self._columns, zip(*found.rows, strict=True), strict=True)
+            table = Table(self._columns, [array_of(column, values) for column, values in pairs])
+            self._under_way = (found, table, self._thread.submit(self._predict, table))
 
     def report(self) -> ReplayReport:
-        """Return what was found so far."""
+        """Return what was found in all that was fed; nothing more can be fed."""
+        self._settle()
+        self._thread.shutdown()
         candidate = self._candidate
         differences = np.concatenate(self._differences) if self._differences else np.zeros(0)
         return ReplayReport(
@@ -166,7 +189,34 @@ class Replay:
             recorded_us_per_call=self._recorded_us / self._calls if self._calls else 0.0,
         )
 
-    def _rows_of(self, call: RecordedCall) -> Iterator[tuple[Row, int, RecordedAnswer]]:
+    def _read_together(self, calls: Sequence[RecordedCall]) -> _Rows:
+        """Return the rows of calls; those of one row of JSON, nearly all, are read together."""
+        found = _Rows()
+        plain = [call for call in calls if call.is_plain]
+        answers = answers_together(plain)
+        single = {
+            call.seq: answer
+            for call, answer in zip(plain, answers, strict=True)
+            if answer.predictions is None
+        }
+        bodies = [call.input or b"" for call in plain if call.seq in single]
+        rows = self._validator.validate_fast(b'{"rows":[' + b",".join(bodies) + b"]}")
+        read = {}
+        if rows is not None and len(rows.values) == len(single):
+            read = dict(zip(single, rows.values, strict=True))
+        for call in calls:
+            row = read.get(call.seq)
+            if row is None:
+                for place, one, answer in self._rows_of(call):
+                    found.add(call, place, one, answer)
+            elif self._is_meant(row):
+                found.add(call, 0, row, single[call.seq])
+        return found
+
+    def _is_meant(self, row: Row) -> bool:
+        return self._where is None or self._where(dict(zip(self._names, row, strict=True)))
+
+    def _rows_of(self, call: RecordedCall) -> Iterator[tuple[int, Row, RecordedAnswer]]:
         """Yield the rows of a call that are meant, their places and what they were answered."""
         if call.input is None or call.output is None:
             self._left_out["erased"] += 1
@@ -186,90 +236,77 @@ class Replay:
             self._left_out["answers that do not match their rows"] += 1
             return
         for place, (row, answer) in enumerate(zip(rows, answers, strict=True)):
-            if self._where is None or self._where(dict(zip(self._names, row, strict=True))):
-                yield row, place, answer
+            if self._is_meant(row):
+                yield place, row, answer
 
     def _read(self, call: RecordedCall) -> Sequence[Row]:
         body = call.input or b""
         kind = kind_of(call.content_type or "application/json")
         if kind in {"csv", "arrow", "parquet"}:
             return self._validator.read_table(body, kind).rows()
-        rows = self._validator.validate_fast(body) or self._validator.validate(body)
-        return rows.values
+        return self._validator.validate(body).values
 
     def _refused(self, prediction_id: str, why: str, rows: int = 1) -> None:
         self._new_errors += rows
         if len(self._errors) < _MOST_SHOWN:
             self._errors.append({"prediction_id": prediction_id, "error": why})
 
-    def _compare(self, rows: list[Row], ids: list[str], answers: list[RecordedAnswer]) -> None:
-        outputs = self._predict(rows)
-        if outputs is None:  # one of them has no answer: each is tried alone
-            for row, name, answer in zip(rows, ids, answers, strict=True):
-                alone = self._predict([row])
-                if alone is None:
-                    self._refused(name, "the model has no answer to these values")
-                else:
-                    self._judge([row], [name], [answer], alone)
+    def _settle(self) -> None:
+        """Compare the batch that the model is answering."""
+        if self._under_way is None:
             return
-        self._judge(rows, ids, answers, outputs)
+        rows, table, future = self._under_way
+        self._under_way = None
+        outputs = future.result()
+        if outputs is not None:
+            self._judge(rows, table, outputs)
+            return
+        for i, (call, place) in enumerate(rows.places):  # one has no answer: each is tried alone
+            alone = table.take(np.array([i]))
+            outputs = self._predict(alone)
+            if outputs is None:
+                self._refused(row_id(call, place), "the model has no answer to these values")
+            else:
+                one = _Rows()
+                one.add(call, place, rows.rows[i], rows.answers[i])
+                self._judge(one, alone, outputs)
 
-    def _predict(self, rows: list[Row]) -> Outputs | None:
+    def _predict(self, table: Table) -> Outputs | None:
+        """Return the candidate's answers, None where it does not answer all rows with numbers."""
         began = time.perf_counter()
         try:
-            outputs = self._candidate.runtime.predict(rows)
-            return outputs if len(outputs) == len(rows) else None
+            outputs = predict_table(self._candidate.runtime, table)
         except Exception:  # noqa: BLE001 - whatever a model raises, it has no answer
             return None
         finally:
             self._seconds += time.perf_counter() - began
+        finite = len(outputs) == len(table) and all(map(is_finite, outputs.targets))
+        return outputs if finite else None
 
-    def _judge(
-        self,
-        rows: list[Row],
-        ids: list[str],
-        answers: list[RecordedAnswer],
-        outputs: Outputs,
-    ) -> None:
-        changed = np.zeros(len(rows), dtype=np.bool_)
-        differences = np.zeros(len(rows))
-        for place, answer in enumerate(answers):
-            try:
-                now = outputs.row(place)
-            except CallError:
-                self._refused(ids[place], "the model's answer is not a finite number")
-                continue
-            is_changed, moved, difference = difference_of(
-                answer.prediction,
-                answer.probabilities,
-                now["prediction"],
-                now.get("probabilities"),
-                self._tolerance,
-            )
-            self._rows += 1
-            differences[place] = difference
-            changed[place] = is_changed
-            self._moved += moved
-            if is_changed or moved:
-                self._note(ids[place], answer, now, difference, is_changed=is_changed)
-        self._segments.add(rows, changed)
-        self._differences.append(differences)
+    def _judge(self, rows: _Rows, table: Table, outputs: Outputs) -> None:
+        found = compared(rows.answers, outputs, self._tolerance)
+        self._rows += len(rows.rows)
+        self._moved += int(np.count_nonzero(found.moved))
+        self._differences.append(found.differences)
+        self._segments.add(table, found.changed)
+        least = self._most[0].difference if len(self._most) == _MOST_SHOWN else -1.0
+        noted = found.changed | (found.moved & (found.differences > least))
+        if self._first is None:
+            noted |= found.moved
+        places = np.flatnonzero(noted).tolist()
+        now = Outputs([part.take(places) for part in outputs.targets]).in_lists()
+        for i, place in enumerate(places):
+            self._note(rows, place, now.row(i), found)
 
-    def _note(
-        self,
-        prediction_id: str,
-        answer: RecordedAnswer,
-        now: dict[str, Any],
-        difference: float,
-        *,
-        is_changed: bool,
-    ) -> None:
-        before = {"prediction": answer.prediction}
+    def _note(self, rows: _Rows, place: int, now: dict[str, Any], found: Compared) -> None:
+        answer = rows.answers[place]
+        before: dict[str, Any] = {"prediction": answer.prediction}
         if answer.probabilities is not None:
             before["probabilities"] = answer.probabilities
-        change = Change(difference, prediction_id, before, now)
+        difference = float(found.differences[place])
+        change = Change(difference, row_id(*rows.places[place]), before, now)
         self._first = self._first or change
-        if is_changed:
+        if found.changed[place]:
             self._changed += 1
             self._on_change(change)
             if not isinstance(answer.prediction, float):
@@ -289,39 +326,3 @@ def _histogram(differences: np.ndarray[Any, Any]) -> list[dict[str, Any]]:
     return [
         {"difference": name, "rows": rows} for name, rows in zip(names, counts, strict=True) if rows
     ]
-
-
-def difference_of(
-    before: Any, scores: Any, after: Any, new_scores: Any, tolerance: float
-) -> tuple[bool, bool, float]:
-    """Return whether an answer changed, whether its scores moved, and by how much at most.
-
-    Answers of several targets are compared target by target.
-    """
-    if isinstance(before, dict):
-        if not isinstance(after, dict) or before.keys() != after.keys():
-            return True, True, 1.0
-        parts = [
-            difference_of(
-                before[name],
-                (scores or {}).get(name),
-                after[name],
-                (new_scores or {}).get(name),
-                tolerance,
-            )
-            for name in before
-        ]
-        changed, moved, differences = zip(*parts, strict=True)
-        return any(changed), any(moved), max(differences)
-    difference = 0.0
-    if scores is not None or new_scores is not None:
-        old, new = scores or {}, new_scores or {}
-        difference = max(
-            (abs(old.get(name, 0.0) - new.get(name, 0.0)) for name in old.keys() | new.keys()),
-            default=0.0,
-        )
-    if isinstance(before, float) and isinstance(after, (float, int)):
-        distance = abs(before - after)
-        return distance > tolerance, distance > tolerance, distance
-    changed = before != after
-    return changed, difference > tolerance, max(difference, float(changed and scores is None))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
 from itertools import pairwise
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from onrecord.serving.columns import Column
 from onrecord.serving.input_schema import InputSchema
-from onrecord.serving.runtimes import Row
+from onrecord.serving.table import Table
 
 __all__ = ["Segments"]
 
@@ -36,19 +36,16 @@ class Segments:
             if column.type != "text" and not column.sensitive
         }
 
-    def add(self, rows: Sequence[Row], marked: np.ndarray[Any, Any]) -> None:
-        """Count a batch of rows; `marked` [rows] says which of them count twice."""
-        for place, column in enumerate(self._columns):
+    def add(self, table: Table, marked: np.ndarray[Any, Any]) -> None:
+        """Count the rows of a batch; `marked` [rows] says which of them are also counted so."""
+        for column, array in zip(self._columns, table.arrays, strict=True):
             counts = self._counts.get(column.name)
             if counts is None:
                 continue
-            names = self._names(column, [row[place] for row in rows])
-            for name, is_marked in zip(names, marked.tolist(), strict=True):
-                if name not in counts and len(counts) >= _MOST_VALUES:
-                    name = _OTHERS  # noqa: PLW2901
-                count = counts.setdefault(name, [0, 0])
-                count[0] += 1
-                count[1] += is_marked
+            for which, values in enumerate((array, array[marked])):
+                for name, count in self._tally(column, values).items():
+                    known = name in counts or len(counts) < _MOST_VALUES
+                    counts.setdefault(name if known else _OTHERS, [0, 0])[which] += count
 
     def table(self) -> dict[str, list[dict[str, Any]]]:
         """Return, for each column, its segments with `rows` and `changed`, most changed first."""
@@ -63,10 +60,10 @@ class Segments:
             for column, counts in self._counts.items()
         }
 
-    def _names(self, column: Column, values: list[Any]) -> list[str]:
+    def _tally(self, column: Column, array: np.ndarray[Any, Any]) -> dict[str, int]:
         if column.type not in {"numeric", "integer"}:
-            return [_MISSING if value is None else str(value) for value in values]
-        numbers = np.array([np.nan if value is None else value for value in values], dtype=float)
+            return {_label(column, value): n for value, n in _counted(array).items()}
+        numbers = array.astype(np.float64)
         edges = self._edges.get(column.name)
         if edges is None:
             known = numbers[~np.isnan(numbers)]
@@ -81,8 +78,23 @@ class Segments:
             if texts
             else ["all"]
         )
-        bins = np.searchsorted(edges, numbers, side="right").tolist()
-        missing = np.isnan(numbers).tolist()
-        return [
-            _MISSING if gone else labels[bin_] for bin_, gone in zip(bins, missing, strict=True)
-        ]
+        missing = np.isnan(numbers)
+        bins = np.searchsorted(edges, numbers[~missing], side="right")
+        counts = np.bincount(bins, minlength=len(labels)).tolist()
+        named = zip([*labels, _MISSING], [*counts, int(np.count_nonzero(missing))], strict=True)
+        return {name: count for name, count in named if count}
+
+
+def _counted(array: np.ndarray[Any, Any]) -> dict[Any, int]:
+    """Return how often each value of categories or booleans is there; NaN and None are None."""
+    if array.dtype.kind != "f":
+        return Counter(array.tolist())
+    missing = np.isnan(array)
+    counts: dict[Any, int] = Counter(array[~missing].tolist())
+    return counts | ({None: int(np.count_nonzero(missing))} if missing.any() else {})
+
+
+def _label(column: Column, value: Any) -> str:
+    if value is None:
+        return _MISSING
+    return str(bool(value)) if column.type == "boolean" else str(value)

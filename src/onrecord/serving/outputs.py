@@ -38,6 +38,22 @@ class TargetOutput:
     classes: tuple[str, ...] | None = None
     probabilities: list[list[float]] | np.ndarray[Any, Any] | None = None
 
+    def take(self, places: Sequence[int]) -> TargetOutput:
+        """Return the answers to the rows at some places."""
+        values, chances = self.values, self.probabilities
+        return TargetOutput(
+            self.name,
+            values[list(places)]
+            if isinstance(values, np.ndarray)
+            else [values[place] for place in places],
+            self.classes,
+            chances[list(places)]
+            if isinstance(chances, np.ndarray)
+            else None
+            if chances is None
+            else [chances[place] for place in places],
+        )
+
 
 class Outputs:
     """The answers to the rows of one batch."""
