@@ -14,8 +14,9 @@ Role = Literal["user", "auditor", "admin"]
 """A user predicts and reads its own record; an auditor reads everything and changes nothing; an
 admin does all of it and manages users."""
 
-Scope = Literal["predict", "read"]
-"""What an API key may be made for: to predict, and to read its owner's record."""
+Scope = Literal["predict", "read", "outcome"]
+"""What an API key may be made for: to predict, to read its owner's record, and to say what really
+happened to what was predicted for its owner."""
 
 SCOPES: tuple[Scope, ...] = get_args(Scope)
 

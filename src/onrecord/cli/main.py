@@ -17,6 +17,7 @@ from onrecord.cli import (
     bulk,
     erase,
     models,
+    outcomes,
     record,
     replay,
     retention,
@@ -62,6 +63,7 @@ def _build() -> typer.Typer:
     cli.command("predict")(bulk.predict)
     cli.command("log")(record.log)
     cli.command("replay")(replay.replay)
+    cli.command("quality")(outcomes.quality)
     cli.command("export")(record.export_record)
     cli.command("verify")(seal.verify)
     cli.command("erase")(erase.erase)
@@ -72,6 +74,7 @@ def _build() -> typer.Typer:
     cli.add_typer(admin.db_app, name="db")
     cli.add_typer(seal.seal_app, name="seal")
     cli.add_typer(spool.spool_app, name="spool")
+    cli.add_typer(outcomes.outcomes_app, name="outcomes")
     cli.add_typer(versions.models_app, name="models")
     cli.add_typer(retention.retention_app, name="retention")
     return cli

@@ -7,7 +7,6 @@ import re
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import asdict
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO, Literal
 
@@ -17,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from onrecord.cli.admin import DatabaseOption, open_database
+from onrecord.cli.moments import moment
 from onrecord.cli.progress import rows_progress
 from onrecord.cli.terminal import cell, shown
 from onrecord.cli.versions import percentage
@@ -36,8 +36,6 @@ from onrecord.settings import Settings, load_settings
 __all__ = ["replay"]
 
 _MOST_SEGMENTS = 10
-_DURATION = re.compile(r"(\d+)([smhdw])")
-_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 _CONDITION = re.compile(r"(.+?)(!=|<=|>=|=|<|>)(.*)")
 _COMPARE: Mapping[str, Callable[[Any, Any], bool]] = {
     "=": lambda one, other: bool(one == other),
@@ -101,8 +99,8 @@ def replay(
         itself = against == "live"
         meant = Meant(
             model,
-            since=_moment(since, "--since"),
-            until=_moment(until, "--until"),
+            since=moment(since, "--since"),
+            until=moment(until, "--until"),
             versions=frozenset({version_id}) if itself and version_id is not None else None,
             newest=limit,
         )
@@ -156,22 +154,6 @@ def _candidate(
     with database.read() as connection:
         version = find(connection, name, against)
     return load_stored(database, version, loader(settings)), version.id
-
-
-def _moment(text: str | None, option: str) -> datetime | None:
-    if text is None:
-        return None
-    duration = _DURATION.fullmatch(text)
-    if duration is not None:
-        return datetime.now(UTC) - timedelta(seconds=int(duration[1]) * _SECONDS[duration[2]])
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise SettingsError(
-            f"{option}: write a duration such as 7d or 12h, or a time such as 2026-11-25T09:00, "
-            f"not {text!r}"
-        ) from None
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
 
 
 def _conditions(texts: list[str], schema: InputSchema) -> Where | None:

@@ -8,6 +8,7 @@ from typing import Literal
 from fastapi import APIRouter, Response
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StrictInt
 
+from onrecord.accounts.caller import Scope
 from onrecord.errors import Fault, InvalidInput
 from onrecord.http.paging import OfUser, PageCursor, PageLimit
 from onrecord.http.services import CallerDep, ServicesDep
@@ -50,8 +51,9 @@ class NewApiKey(BaseModel):
     kind: Literal["live", "test"] = Field(
         default="live", description="The calls of a test key are kept apart from all others."
     )
-    scopes: list[Literal["predict", "read"]] = Field(
-        default=["predict"], description="What it is for: to predict, to read one's own record."
+    scopes: list[Scope] = Field(
+        default=["predict"],
+        description="What it is for: to predict, to read one's own record, to tell outcomes.",
     )
     models: list[str] | None = Field(
         default=None, description="The models it is for; null is every model."

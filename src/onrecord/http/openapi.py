@@ -57,7 +57,8 @@ _MEANING = {
     408: "The body did not arrive in time",
     409: "It contradicts what is there: a name that is taken, a deleted user, the last admin, "
     "as many API keys as a user may have, a call that is not sealed yet, "
-    "more calls than are erased at once",
+    "more calls than are erased at once, a version that may not or cannot be put in place, or a "
+    "name that several versions have, a prediction of which no outcome can be told",
     413: "The body is too large",
     415: "The media type is not read here",
     422: "The model has no answer to this input, or the idempotency key came with another one",
@@ -173,7 +174,9 @@ def _document_refusals(path: str, method: str, operation: dict[str, Any]) -> Non
         408: "requestBody" in operation,
         409: (path.startswith("/users") and method in {"post", "patch", "delete"})
         or (path in {"/keys", "/erasures"} and method == "post")
-        or path.endswith("/proof"),
+        or path.endswith(("/proof", "/outcome"))
+        or ("/versions" in path and method == "get")
+        or (path.startswith("/models") and method == "post"),
         413: "requestBody" in operation,
         429: path == "/token",
         503: path != "/healthz",

@@ -41,7 +41,8 @@ class Services:
     """The parts of one server.
 
     `eraser` makes what erases, from the seal's key as it is then; it raises SealError. `gate_of`
-    makes the gate of some rules, which examines in a process of its own.
+    makes the gate of some rules, which examines in a process of its own. `reveal` decrypts recorded
+    inputs.
     """
 
     database: Database
@@ -55,6 +56,7 @@ class Services:
     served: ServedModels
     fleet: Fleet
     versions: Versions
+    reveal: Callable[[bytes], bytes]
     gate_of: Callable[[GateRules], VersionGate]
     registration_open: bool
     token_seconds: int

@@ -19,9 +19,11 @@ __all__ = [
     "Meant",
     "RecordedAnswer",
     "RecordedCall",
+    "answered_calls",
     "answers_of",
     "answers_together",
     "count_calls",
+    "decoded_answers",
     "recorded_calls",
 ]
 
@@ -86,9 +88,14 @@ _decode_all = msgspec.json.Decoder(list[RecordedAnswer]).decode
 
 def answers_of(call: RecordedCall) -> list[RecordedAnswer] | None:
     """Return the answers to the rows of a call; None where they are not there, or no JSON."""
-    if call.output is None or call.output_content_type is not None:
+    return None if call.output is None else decoded_answers(call.output, call.output_content_type)
+
+
+def decoded_answers(output: bytes, content_type: str | None) -> list[RecordedAnswer] | None:
+    """Return the answers that an answer's bytes hold, None where they are no JSON."""
+    if content_type is not None:
         return None
-    answer = _decode(call.output)
+    answer = _decode(output)
     return [answer] if answer.predictions is None else answer.predictions
 
 
@@ -100,7 +107,7 @@ def answers_together(calls: Sequence[RecordedCall]) -> list[RecordedAnswer]:
 def count_calls(database: Database, meant: Meant) -> int:
     """Return how many calls are meant."""
     with database.read() as connection:
-        query = _where(select(func.count()), meant)
+        query = answered_calls(select(func.count()), meant)
         found = int(connection.execute(query).scalar_one())
     return found if meant.newest is None else min(found, meant.newest)
 
@@ -135,7 +142,7 @@ def row_id(call: RecordedCall, row: int) -> str:
 
 
 def _some(connection: Connection, meant: Meant, after: int | None) -> Sequence[Any]:
-    query = _where(
+    query = answered_calls(
         select(
             requests.c.seq,
             requests.c.id,
@@ -155,12 +162,12 @@ def _some(connection: Connection, meant: Meant, after: int | None) -> Sequence[A
 
 def _before_newest(connection: Connection, meant: Meant) -> int | None:
     """Return the seq of the newest call that is too old to be meant, None where there is none."""
-    query = _where(select(requests.c.seq), meant).order_by(requests.c.seq.desc())
+    query = answered_calls(select(requests.c.seq), meant).order_by(requests.c.seq.desc())
     return connection.execute(query.offset(meant.newest).limit(1)).scalar_one_or_none()
 
 
-def _where(query: Select[Any], meant: Meant) -> Select[Any]:
-    """Restrict a query on requests and their responses to what is meant."""
+def answered_calls(query: Select[Any], meant: Meant) -> Select[Any]:
+    """Return a query restricted to the requests, and their responses, that are meant."""
     by_test_key = select(api_keys.c.id).where(api_keys.c.kind == "test")
     key = requests.c.api_key_id
     query = (

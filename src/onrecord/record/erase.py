@@ -26,6 +26,7 @@ from onrecord.record.erasures import Erasure, What, put_on_record
 from onrecord.record.heads_file import HeadsFile
 from onrecord.record.ids import first_id_at, new_id
 from onrecord.record.leaf import Row, commitments, leaf_of, read_rows
+from onrecord.record.outcomes import delete_of
 from onrecord.record.proof import leaf_indexes
 from onrecord.record.seal import Sealer, newest_head
 from onrecord.record.tables import requests, responses, utc_text
@@ -192,6 +193,8 @@ class Eraser:
                 selection=selection.text(),
             )
             put_on_record(connection, erasure, [call.place for call in calls], self._key)
+            # What happened to somebody says as much of them as what was predicted.
+            delete_of(connection, [call.id for call in calls])
             if what == "payloads":
                 _erase_payloads(connection, calls, erasure.seq)
             else:

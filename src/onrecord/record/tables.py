@@ -40,6 +40,7 @@ __all__ = [
     "model_changes",
     "model_files",
     "model_versions",
+    "outcomes",
     "requests",
     "responses",
     "sealed_blocks",
@@ -282,6 +283,22 @@ erasures = Table(
     Column("signature", LargeBinary, nullable=False),
 )
 
+# What really happened; of several for a prediction the last one that came is in force.
+outcomes = Table(
+    "outcomes",
+    metadata,
+    Column("id", id_type(), primary_key=True),
+    Column("prediction_id", id_type(), nullable=False),
+    Column("request_id", id_type(), ForeignKey("requests.id"), nullable=False),
+    Column("value", Text, nullable=False),
+    Column("observed_at", UtcDateTime),
+    Column("recorded_at", UtcDateTime, nullable=False),
+    Column("by_user_id", id_type(), ForeignKey("users.id")),
+    Column("operator", Text),
+)
+
+Index(None, outcomes.c.prediction_id, outcomes.c.id)
+Index(None, outcomes.c.request_id)
 Index(None, erasures.c.id, erasures.c.seq)
 Index(None, model_changes.c.model, model_changes.c.seq)
 Index(None, model_versions.c.name, model_versions.c.number, unique=True)
