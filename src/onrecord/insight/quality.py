@@ -81,16 +81,10 @@ def _told(
     column: str | None,
     reveal: Callable[[bytes], bytes],
 ) -> Iterator[_Told]:
-    newest = (
-        select(outcomes.c.prediction_id, func.max(outcomes.c.id).label("id"))
-        .group_by(outcomes.c.prediction_id)
-        .subquery()
-        if connection.dialect.name == "sqlite"
-        else select(outcomes.c.prediction_id, outcomes.c.id)
-        .distinct(outcomes.c.prediction_id)
-        .order_by(outcomes.c.prediction_id, outcomes.c.id.desc())
-        .subquery()
+    place_in_history = func.row_number().over(
+        partition_by=outcomes.c.prediction_id, order_by=outcomes.c.id.desc()
     )
+    history = select(outcomes.c.id, place_in_history.label("place")).subquery()
     columns = [
         outcomes.c.prediction_id,
         outcomes.c.value,
@@ -104,7 +98,7 @@ def _told(
     query = answered_calls(select(*columns), meant)
     query = (
         query.join(outcomes, outcomes.c.request_id == requests.c.id)
-        .join(newest, and_(newest.c.id == outcomes.c.id))
+        .join(history, and_(history.c.id == outcomes.c.id, history.c.place == 1))
         .join(model_versions, model_versions.c.id == requests.c.model_version_id)
         .order_by(outcomes.c.id.desc())
         .limit(_MOST_ROWS)
