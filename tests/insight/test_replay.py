@@ -284,3 +284,45 @@ def test_numbers_are_compared_within_the_tolerance(database_url: str, tmp_path: 
             assert report["changed"] == np.count_nonzero(distance > tolerance)
             assert report["differences"]["max"] == pytest.approx(distance.max(), rel=1e-4)
         assert record.report("--against", "live")["differences"]["max"] == 0
+
+
+def test_categories_are_segments_and_of_several_targets_one_is_enough(
+    database_url: str, tmp_path: Path
+) -> None:
+    columns = [
+        {"name": "age", "type": "numeric"},
+        {"name": "ward", "type": "categorical", "categories": [1, 2, 3]},
+    ]
+    table = np.column_stack((np.nan_to_num(X[:, 0], nan=40), RANDOM.integers(1, 4, 300)))
+    targets = np.column_stack((RISK, -RISK))
+    others = np.column_stack((RISK, np.where(table[:, 1] == 2, RISK, -RISK)))
+    first = RandomForestRegressor(1, bootstrap=False, random_state=2).fit(table, targets)
+    second = RandomForestRegressor(1, bootstrap=False, random_state=2).fit(table, others)
+    named = {"task": "regression", "target": ["risk", "relief"]}
+    first_dir = write_pickle(tmp_path / "first" / "risk", first, columns, **named)
+    second_dir = write_pickle(tmp_path / "second" / "risk", second, columns, **named)
+    settings = load_settings(
+        model_dir=first_dir,
+        data_dir=tmp_path / "data",
+        database=database_url,
+        log_level="error",
+        trusted_models=hashes(first_dir, second_dir),
+    )
+    rows = [{"age": float(age), "ward": int(ward)} for age, ward in table[:60]]
+    before, after = (model.predict(table[:60]) for model in (first, second))
+    changed = np.abs(before - after).max(axis=1) > 1e-4
+    assert 0 < np.count_nonzero(changed) < 60
+    with TestClient(create_app(settings)) as client:
+        record = Recorded(settings, client, register(client), tmp_path, first)
+        record.ask(rows)
+
+        report = record.report("--against", str(second_dir), "--tolerance", "1e-4")
+
+        assert report["changed"] == np.count_nonzero(changed)
+        assert {it["segment"]: it["changed"] for it in report["segments"]["ward"]} == {
+            str(ward): np.count_nonzero(changed & (table[:60, 1] == ward)) for ward in (1, 2, 3)
+        }
+        assert record.report("--against", "live")["differences"]["max"] == 0
+        assert record.report("--against", str(second_dir), "--where", "ward=2")["rows"] == (
+            np.count_nonzero(table[:60, 1] == 2)
+        )

@@ -115,7 +115,7 @@ def replay(
             for calls in recorded_calls(opened, meant, build_reveal(settings)):
                 replayed.feed(calls)
                 progress.advance(bar, len(calls))
-    report = replayed.report()
+        report = replayed.report()  # the last batch is still to be compared, and listed
     if html is not None:
         html.write_text(replay_page(report), encoding="utf-8")
     if form == "json":

@@ -74,7 +74,7 @@ class RecordedCall:
         )
 
 
-class RecordedAnswer(msgspec.Struct):
+class RecordedAnswer(msgspec.Struct, gc=False):
     """What one row was answered, as JSON has it; `predictions` where the call had many rows."""
 
     prediction: Any = None
