@@ -225,14 +225,12 @@ def _named(
     if sealed is None:
         return Fault(leaf, seq, request_id, "it is not what was sealed, nor is the seal's table")
     if seq is not None and seq < sealed[0]:
-        return Fault(leaf, seq, request_id, "it was put in among rows that were sealed without it")
+        what = "it was put in among rows that were sealed without it"
+        return Fault(leaf, seq, request_id, _of_change(leaves, place) + what)
     if (seq, request_id) == sealed:
-        what = "its content is not what was sealed"
-        if place in leaves.changes:
-            what = f"it is a change of the model {leaves.changes[place].model}, and {what}"
+        what = _of_change(leaves, place) + "its content is not what was sealed"
     else:
-        query = select(requests.c.seq).where(requests.c.id == sealed[1])
-        now = connection.execute(query).scalar_one_or_none()
+        now = _seq_now(connection, sealed[1])
         if now is not None:
             what = f"it was moved: its seq is now {now}"
         elif seq == sealed[0]:
@@ -242,6 +240,20 @@ def _named(
         else:
             what = "it is missing"
     return Fault(leaf, *sealed, what)
+
+
+def _of_change(leaves: Leaves, place: int) -> str:
+    change = leaves.changes.get(place)
+    return "" if change is None else f"it is a change of the model {change.model}, and "
+
+
+def _seq_now(connection: Connection, row_id: str) -> int | None:
+    """Return where the call or the model change with an id stands; None where it is gone."""
+    for table in (requests, model_changes):
+        seq = connection.execute(select(table.c.seq).where(table.c.id == row_id)).scalar()
+        if seq is not None:
+            return int(seq)
+    return None
 
 
 def _rewritten(database: Database, signed: Head | None, head: Head) -> Fault:
