@@ -42,13 +42,13 @@ def test_a_server_seals_by_itself_and_the_record_verifies(
         seal_seconds="0.1",
     ) as server:
         call(server, server.register("ada"), 20)
-        wait_until(lambda: sealed(server) == 20)
+        wait_until(lambda: sealed(server) == 21)
 
         verified = server.command("verify")
         status = server.command("seal", "status")
 
     assert verified.returncode == 0, verified.stderr
-    assert "verified 20 rows" in verified.stdout
+    assert "verified 21 rows" in verified.stdout
     assert "not yet under a head: 0 rows" in verified.stdout
     assert ": 20 calls" in status.stdout
     assert "not yet sealed: 0 calls" in status.stdout
@@ -63,15 +63,15 @@ def test_what_is_left_is_sealed_when_the_server_stops(model_dir: Path, tmp_path:
             state = httpx2.get(f"{server.base}/readyz").json()["seal"]
             assert state == {"size": 0, "signed_at": None, "unsealed": 3}
 
-        wait_until(lambda: sealed(server) == 3)
-        wait_until(lambda: receiver.sizes == [3])
+        wait_until(lambda: sealed(server) == 4)
+        wait_until(lambda: receiver.sizes == [4])
 
 
 def test_a_sealing_process_that_dies_is_started_again(model_dir: Path, tmp_path: Path) -> None:
     with live_server(model_dir, tmp_path / "data", seal_seconds="0.2") as server:
         token = server.register("ada")
         call(server, token, 1)
-        wait_until(lambda: sealed(server) == 1)
+        wait_until(lambda: sealed(server) == 2)
         pid = server.process.pid
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
         (sealing,) = [
@@ -125,7 +125,7 @@ def test_a_call_that_was_changed_is_named_by_the_command(model_dir: Path, tmp_pa
 
     assert found.returncode == 1
     assert found.stdout == ""
-    assert f"row 4, call {ids[3]} (leaf 3 of 5): its content is not" in found.stderr
+    assert f"row 5, call {ids[3]} (leaf 4 of 6): its content is not" in found.stderr
 
 
 def test_an_auditor_verifies_with_copies_of_the_heads_and_of_the_key(
@@ -150,8 +150,8 @@ def test_an_auditor_verifies_with_copies_of_the_heads_and_of_the_key(
         key.write_text(key.read_text().replace("+", "x+", 1))
         with_another = server.command(*words, "--public-key", str(key), **elsewhere)
 
-    assert "verified 2 rows" in with_key.stdout
-    assert "verified 2 rows" in from_url.stdout
+    assert "verified 3 rows" in with_key.stdout
+    assert "verified 3 rows" in from_url.stdout
     assert "say --public-key FILE" in without.stderr
     assert "this is not a public key" in with_another.stderr
     assert without.returncode == with_another.returncode == 1
