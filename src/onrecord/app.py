@@ -53,7 +53,6 @@ from onrecord.parts import (
     build_external,
     build_reveal,
     build_versions,
-    first_model_name,
     load_given_models,
     loader,
     operator,
@@ -102,8 +101,8 @@ def _start_fleet(
         )
 
     if default is None:
-        default = first_model_name(settings)
-    fleet = Fleet(database, ServedModels(default or ""), load=loader(settings), build=build)
+        default = given[0][1].name if given else ""
+    fleet = Fleet(database, ServedModels(default), load=loader(settings), build=build)
     plan = fleet.plan()
     if plan is None:
         raise SettingsError(
@@ -115,8 +114,6 @@ def _start_fleet(
         raise ModelDirectoryError(
             "the record", None, "; ".join(failures.values()), "See to it that a version loads."
         )
-    fleet.served.default = default or next(iter(fleet.served.models))
-    fleet.serve(plan, loaded, failures)
     return fleet
 
 

@@ -22,13 +22,12 @@ from onrecord.errors import SettingsError
 from onrecord.lifecycle.directories import Source, model_sources
 from onrecord.lifecycle.examination import Examiner
 from onrecord.lifecycle.fleet import Load
-from onrecord.lifecycle.versions import Versions
+from onrecord.lifecycle.versions import Versions, register
 from onrecord.outgoing import fault_of_url
 from onrecord.record.checkpoint import SigningKey
 from onrecord.record.database import Database
 from onrecord.record.erase import Eraser
 from onrecord.record.heads_file import HeadsFile
-from onrecord.record.model_versions import register_model_version
 from onrecord.record.payload_key import PayloadKey
 from onrecord.record.writer_order import WriterOrder
 from onrecord.record.writer_process import WriterProcess
@@ -181,8 +180,7 @@ def load_directory(settings: Settings, source: Source) -> tuple[dict[str, bytes]
     Raises whatever `load_model` raises.
     """
     files = read_model_directory(source.directory)
-    schema = parse_input_schema(files[SCHEMA_FILE], SCHEMA_FILE)
-    name = settings.model_name or schema.name or source.name
+    name = _name_of(settings, source, files[SCHEMA_FILE])
     return files, loader(settings)(files, source.directory, name)
 
 
@@ -193,8 +191,13 @@ def first_model_name(settings: Settings) -> str | None:
     """
     for source in model_sources(settings.model_dir):
         raw = read_file(source.directory / SCHEMA_FILE, max_bytes=MAX_TEXT_BYTES)
-        return settings.model_name or parse_input_schema(raw, SCHEMA_FILE).name or source.name
+        return _name_of(settings, source, raw)
     return None
+
+
+def _name_of(settings: Settings, source: Source, schema: bytes) -> str:
+    """Return what a model is called: as the settings say, else its schema, else its folder."""
+    return settings.model_name or parse_input_schema(schema, SCHEMA_FILE).name or source.name
 
 
 def load_given_models(settings: Settings) -> list[tuple[dict[str, bytes], Model]]:
@@ -221,15 +224,7 @@ def load_served_model(settings: Settings) -> Model:
 def register_model(database: Database, model: Model) -> int:
     """Return the model version's key in the record, which is new where the version is."""
     with database.write() as connection:
-        return register_model_version(
-            connection,
-            name=model.name,
-            version=model.version,
-            sha256=model.sha256,
-            schema_sha256=model.schema_sha256,
-            input_schema=model.input_schema_bytes,
-            format=model.format,
-        )
+        return register(connection, model)
 
 
 def build_examiner(settings: Settings) -> Examiner:

@@ -17,7 +17,7 @@ from live import GOOD_ROW, give_conversion, linear_model_dir
 from onrecord.app import create_app
 from onrecord.cli.main import _build
 from onrecord.record.database import Database
-from onrecord.settings import load_settings
+from onrecord.settings import Settings, load_settings
 from postgres import Cluster
 
 
@@ -50,6 +50,12 @@ class Service:
         return self.client.post(f"/models/risk/{action}", json=body, headers=self.admin)
 
 
+def settings_of(model_dir: Path, home: Path, url: str) -> Settings:
+    return load_settings(
+        model_dir=model_dir, data_dir=home / "data", database=url, log_level="error"
+    )
+
+
 @pytest.fixture(params=DATABASES)
 def service(request: pytest.FixtureRequest, model_dir: Path, tmp_path: Path) -> Iterator[Service]:
     if request.param == "sqlite":
@@ -61,9 +67,7 @@ def service(request: pytest.FixtureRequest, model_dir: Path, tmp_path: Path) -> 
 
 
 def _service(model_dir: Path, home: Path, url: str) -> Iterator[Service]:
-    settings = load_settings(
-        model_dir=model_dir, data_dir=home / "data", database=url, log_level="error"
-    )
+    settings = settings_of(model_dir, home, url)
     give_conversion(model_dir, settings.data_dir)
     with TestClient(create_app(settings)) as client:
         database = Database(settings.database_url)
@@ -223,12 +227,7 @@ def test_a_restart_with_a_known_directory_keeps_what_was_promoted(
 ) -> None:
     service.command("add", str(second_dir), "--name", "risk")
     assert service.post("promote").status_code == 200
-    settings = load_settings(
-        model_dir=model_dir,
-        data_dir=service.home / "data",
-        database=service.url,
-        log_level="error",
-    )
+    settings = settings_of(model_dir, service.home, service.url)
 
     with TestClient(create_app(settings)) as again:
         assert again.get("/models/risk", headers=service.admin).json()["number"] == 2
@@ -240,12 +239,7 @@ def test_a_restart_with_a_known_directory_keeps_what_was_promoted(
 def test_a_new_directory_answers_from_the_start_of_a_server_on_every_server(
     service: Service, second_dir: Path
 ) -> None:
-    settings = load_settings(
-        model_dir=second_dir,
-        data_dir=service.home / "data",
-        database=service.url,
-        log_level="error",
-    )
+    settings = settings_of(second_dir, service.home, service.url)
 
     with TestClient(create_app(settings)) as again:
         assert again.get("/models/risk", headers=service.admin).json()["number"] == 2

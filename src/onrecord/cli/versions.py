@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -149,9 +149,7 @@ def shadow(
     database: DatabaseOption = None,
 ) -> None:
     """Have a version answer a share of the calls, too, unseen by the callers."""
-    part = percentage(share, "--share")
-    with _changing(database) as (settings, opened):
-        done = build_versions(settings, opened).share(name, version, "shadow", part, _by(reason))
+    done, part = _shared(name, version, "shadow", share, reason, database)
     _tell(f"{done} shadows {part:.4g} of the calls")
 
 
@@ -164,9 +162,7 @@ def canary(
     database: DatabaseOption = None,
 ) -> None:
     """Have a version answer the calls of a share of the users."""
-    part = percentage(share, "--share")
-    with _changing(database) as (settings, opened):
-        done = build_versions(settings, opened).share(name, version, "canary", part, _by(reason))
+    done, part = _shared(name, version, "canary", share, reason, database)
     _tell(f"{done} answers {part:.4g} of the users")
 
 
@@ -232,6 +228,20 @@ def changes(
         row = (utc_text(it.changed_at), it.model, it.action, it.number, it.version, who, why)
         table.add_row(*(cell(str(value)) for value in row))
     Console().print(table)
+
+
+def _shared(
+    name: str,
+    version: str,
+    action: Literal["shadow", "canary"],
+    share: str,
+    reason: str,
+    url: str | None,
+) -> tuple[StoredVersion, float]:
+    part = percentage(share, "--share")
+    with _changing(url) as (settings, database):
+        versions_of = build_versions(settings, database)
+        return versions_of.share(name, version, action, part, _by(reason)), part
 
 
 @contextmanager

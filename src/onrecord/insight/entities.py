@@ -8,12 +8,11 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-import msgspec
-
 from onrecord.insight.recorded_calls import Meant, recorded_calls, row_id
 from onrecord.record.database import Database
 from onrecord.record.ids import time_of
 from onrecord.serving.outputs import class_key
+from onrecord.serving.subjects import values_in_json
 
 __all__ = ["Entities", "predictions_of"]
 
@@ -63,10 +62,6 @@ def predictions_of(  # noqa: PLR0913 - where from, of whom, and how
 
 def _values(raw: bytes | None, column: str) -> list[Any]:
     try:
-        document = msgspec.json.decode(raw or b"")
-        if "columns" in document:
-            found: list[Any] = document["columns"][column]
-            return found
-        return [row.get(column) for row in document.get("rows", [document])]
-    except (msgspec.MsgspecError, LookupError, AttributeError, TypeError):
+        return values_in_json(raw or b"", column)
+    except (ValueError, TypeError, AttributeError):
         return []

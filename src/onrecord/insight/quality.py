@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeAlias
 
 import msgspec
 import numpy as np
-from sqlalchemy import Connection, and_, func, select
+from sqlalchemy import Connection, exists, func, select
 
 from onrecord.insight.metrics import classification_metrics, regression_metrics
 from onrecord.insight.recorded_calls import (
@@ -22,6 +22,7 @@ from onrecord.record.database import Database
 from onrecord.record.ids import row_of, time_of
 from onrecord.record.tables import model_versions, outcomes, requests, responses
 from onrecord.serving.outputs import class_key
+from onrecord.serving.subjects import values_in_json
 
 __all__ = ["LEAST_ROWS", "By", "quality"]
 
@@ -81,10 +82,10 @@ def _told(
     column: str | None,
     reveal: Callable[[bytes], bytes],
 ) -> Iterator[_Told]:
-    place_in_history = func.row_number().over(
-        partition_by=outcomes.c.prediction_id, order_by=outcomes.c.id.desc()
+    later = outcomes.alias()
+    corrected = exists().where(
+        later.c.prediction_id == outcomes.c.prediction_id, later.c.id > outcomes.c.id
     )
-    history = select(outcomes.c.id, place_in_history.label("place")).subquery()
     columns = [
         outcomes.c.prediction_id,
         outcomes.c.value,
@@ -98,8 +99,8 @@ def _told(
     query = answered_calls(select(*columns), meant)
     query = (
         query.join(outcomes, outcomes.c.request_id == requests.c.id)
-        .join(history, and_(history.c.id == outcomes.c.id, history.c.place == 1))
         .join(model_versions, model_versions.c.id == requests.c.model_version_id)
+        .where(~corrected)
         .order_by(outcomes.c.id.desc())
         .limit(_MOST_ROWS)
     )
@@ -129,12 +130,8 @@ def _window(moment: datetime, by: str) -> str:
 def _segment(raw: bytes | None, place: int, column: str, reveal: Callable[[bytes], bytes]) -> str:
     """Return the value of a column in a row, as it is written in JSON."""
     try:
-        document = msgspec.json.decode(reveal(bytes(raw or b"")))
-        if "columns" in document:
-            value = document["columns"][column][place]
-        else:
-            value = document.get("rows", [document])[place].get(column)
-    except (msgspec.MsgspecError, LookupError, AttributeError, TypeError):
+        value = values_in_json(reveal(bytes(raw or b"")), column)[place]
+    except (ValueError, LookupError, AttributeError, TypeError):
         return "not readable"
     return "missing" if value is None else class_key(value)
 

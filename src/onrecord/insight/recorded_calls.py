@@ -25,6 +25,7 @@ __all__ = [
     "count_calls",
     "decoded_answers",
     "recorded_calls",
+    "row_id",
 ]
 
 _CALLS_AT_ONCE = 2000

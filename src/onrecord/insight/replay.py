@@ -63,10 +63,10 @@ class ReplayReport:
     `rows` of `calls` were compared. `changed` have another answer, by `transitions` from which
     class to which; `moved` have another score. `differences` are quantiles, over all rows, of how
     far the answer's scores (or its number) are from what was answered, `histogram` says how many
-    rows are how far. `most_changed` are the rows
-    changed most and `first` is the first in the order of the record. `new_errors` rows have an
-    answer on record and none from the candidate, with `error_examples`; `left_out` counts calls
-    that could not be compared, by why. Times are in microseconds a row, the candidate's in batches.
+    rows are how far. `most_changed` are the rows changed most and `first` is the first in the order
+    of the record. `new_errors` rows have an answer on record and none from the candidate, with
+    `error_examples`; `left_out` counts calls that could not be compared, by why. Times are in
+    microseconds a row, the candidate's in batches.
     """
 
     model: str

@@ -98,6 +98,7 @@ class Fleet:
 
         What is loaded already is not loaded again, nor what is among `models`.
         """
+        log = structlog.get_logger("onrecord")
         loaded: dict[int, Predictor] = {}
         failures: dict[str, str] = {}
         for key, version in plan.versions.items():
@@ -109,10 +110,12 @@ class Fleet:
                     )
                 except OnrecordError as error:
                     failures[str(version)] = str(error)
-                    _log().error("version cannot be loaded", version=str(version), why=str(error))
+                    log.error(  # noqa: TRY400 - the sentence says all
+                        "version cannot be loaded", version=str(version), why=str(error)
+                    )
                     continue
                 predictor = self._build(version, model)
-                _log().info(
+                log.info(
                     "model loaded",
                     model=model.name,
                     version=model.version,
@@ -140,6 +143,13 @@ class Fleet:
                 live = before.live
             if live is None:
                 continue
+            if before is not None and before.live is not live:
+                structlog.get_logger("onrecord").info(
+                    "version live",
+                    model=deployment.name,
+                    version=live.model.version,
+                    number=live.number,
+                )
             own = [
                 loaded[key]
                 for key, version in plan.versions.items()
@@ -156,23 +166,7 @@ class Fleet:
                     deployment.shadow_share,
                 )
             )
-        changed = [
-            model
-            for model in models
-            if (before := self.served.models.get(model.name)) is not None
-            and before.live is not model.live
-        ]
-        for model in changed:
-            now = model.live.model
-            _log().info(
-                "version live", model=model.name, version=now.version, number=model.live.number
-            )
         self.served.serve(models)
         self._predictors = dict(loaded)
         self.failures = failures
         self.revision = plan.revision
-
-
-def _log() -> structlog.stdlib.BoundLogger:
-    log: structlog.stdlib.BoundLogger = structlog.get_logger("onrecord")
-    return log

@@ -23,7 +23,7 @@ from onrecord.record.model_versions import (
 )
 from onrecord.serving.artifact import Model
 
-__all__ = ["Gate", "Versions"]
+__all__ = ["Gate", "Versions", "register"]
 
 Gate = Callable[[StoredVersion, StoredVersion | None], dict[str, Any]]
 """Examines a candidate beside the live version and returns what it found; see `GateReport`."""
@@ -143,15 +143,7 @@ class Versions:
 
     def _stored(self, files: Mapping[str, bytes], model: Model) -> tuple[StoredVersion, bool]:
         with self.database.write() as connection:
-            key = register_model_version(
-                connection,
-                name=model.name,
-                version=model.version,
-                sha256=model.sha256,
-                schema_sha256=model.schema_sha256,
-                input_schema=model.input_schema_bytes,
-                format=model.format,
-            )
+            key = register(connection, model)
             version = get(connection, key)
         new = version.stored_at is None
         if new:
@@ -182,6 +174,19 @@ class Versions:
         spare = [version for version in used if version.id not in deployment.ids]
         for version in spare[: max(0, len(used) - self.most)]:
             deployment = _retire(connection, deployment, version, by)
+
+
+def register(connection: Connection, model: Model) -> int:
+    """Return a model's key among the versions on record, which is new where the version is."""
+    return register_model_version(
+        connection,
+        name=model.name,
+        version=model.version,
+        sha256=model.sha256,
+        schema_sha256=model.schema_sha256,
+        input_schema=model.input_schema_bytes,
+        format=model.format,
+    )
 
 
 def _retire(connection: Connection, was: Deployment, version: StoredVersion, by: By) -> Deployment:

@@ -42,6 +42,7 @@ class Watcher:
                 await self._task
 
     async def _watch(self) -> None:
+        log = structlog.get_logger("onrecord")
         while True:
             await asyncio.sleep(_SECONDS)
             try:
@@ -49,9 +50,9 @@ class Watcher:
             except OnrecordError as error:
                 if not self._away:
                     self._away = True
-                    _log().warning("cannot see which versions are to answer", why=str(error))
-            except Exception:  # noqa: BLE001 - whatever it was, the next look may go well
-                _log().exception("watching the versions failed")
+                    log.warning("cannot see which versions are to answer", why=str(error))
+            except Exception:
+                log.exception("watching the versions failed")
 
     async def _look(self) -> None:
         plan = await self._database.run(self._fleet.plan, seconds=_PATIENCE_SECONDS)
@@ -59,8 +60,3 @@ class Watcher:
         if plan is not None:
             loaded, failures = await self._database.run(self._fleet.load, plan)
             self._fleet.serve(plan, loaded, failures)
-
-
-def _log() -> structlog.stdlib.BoundLogger:
-    log: structlog.stdlib.BoundLogger = structlog.get_logger("onrecord")
-    return log

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from urllib.parse import quote
 
 from onrecord.serving.prediction import Conceal, Predictor
@@ -60,14 +61,15 @@ class ServedModel:
     canary_share: float = 0.0
     shadow_share: float = 0.0
 
-    @property
+    @cached_property
     def route(self) -> Route:
         """What its address leads to that names no version."""
         canary = self.candidate if self.canary_share > 0 else None
         return Route(self.name, self.live, canary, self.canary_share)
 
+    @cached_property
     def names(self) -> dict[str, Predictor]:
-        """Return the loaded versions by what they may be called, hashes in full only.
+        """The loaded versions by what they may be called, hashes in full only.
 
         A name that several versions have is none.
         """
@@ -87,7 +89,7 @@ class ServedModel:
 
     def find(self, reference: str) -> Predictor | None:
         """Return the loaded version that goes by an alias, label, number or begin of its hash."""
-        exact = self.names().get(reference)
+        exact = self.names.get(reference)
         if exact is not None or len(reference) < _LEAST_DIGITS:
             return exact
         digits = reference.lower()
@@ -100,7 +102,8 @@ class ServedModels:
     """All models of a worker; what they are changes on its event loop, between two calls.
 
     `routes` leads from the path of a prediction call, as it is sent, to what answers it. A call
-    keeps the version that it began with. `default` is the name of the model of `/predict`.
+    keeps the version that it began with. `default` is the name of the model of `/predict`, that of
+    the first one that is served where none was named.
     """
 
     default: str
@@ -110,11 +113,12 @@ class ServedModels:
     def serve(self, models: Sequence[ServedModel]) -> None:
         """Serve these from now on."""
         self.models = {model.name: model for model in models}
+        self.default = self.default or next(iter(self.models), "")
         routes = {}
         for model in models:
             path = f"/models/{quote(model.name)}"
             routes[f"{path}/predict".encode()] = model.route
-            for text, version in model.names().items():
+            for text, version in model.names.items():
                 pinned = f"{path}/versions/{quote(text, safe='')}/predict"
                 routes[pinned.encode()] = Route(model.name, version)
         if self.default in self.models:

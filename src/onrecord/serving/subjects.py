@@ -15,7 +15,7 @@ from onrecord.serving.bounds import Damaged
 from onrecord.serving.forms import Kind, kind_of
 from onrecord.serving.table_checks import Unread
 
-__all__ = ["Subject"]
+__all__ = ["Subject", "values_in_json"]
 
 _LIMIT = 1 << 30
 """The most bytes that a recorded table may unpack to here: more than a server would take."""
@@ -59,13 +59,7 @@ class Subject:
             rows = list(csv.reader(io.StringIO(body.decode("utf-8-sig"), newline=""), strict=True))
             place = next(row for row in rows if row).index(self._column)
             return [row[place] for row in rows if len(row) > place]
-        return self._of_json(msgspec.json.decode(body))
-
-    def _of_json(self, document: Any) -> list[Any]:
-        if "columns" in document:
-            found: list[Any] = document["columns"].get(self._column, [])
-            return found
-        return [row.get(self._column) for row in document.get("rows", [document])]
+        return values_in_json(body, self._column)
 
     def _of_arrow(self, body: bytes, kind: Kind) -> list[Any]:
         source = (read_arrow if kind == "arrow" else read_parquet)(body, _LIMIT)
@@ -76,3 +70,15 @@ class Subject:
             raise ValueError("its column has no values that are read")  # noqa: TRY004
         values: list[Any] = column.to_pylist()
         return values
+
+
+def values_in_json(body: bytes, column: str) -> list[Any]:
+    """Return what each row of a JSON body has in a column, None where it has nothing there.
+
+    Raises ValueError, TypeError or AttributeError where it is no body of rows.
+    """
+    document = msgspec.json.decode(body)
+    if "columns" in document:
+        found: list[Any] = document["columns"].get(column, [])
+        return found
+    return [row.get(column) for row in document.get("rows", [document])]
