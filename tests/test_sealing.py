@@ -50,8 +50,8 @@ def test_a_server_seals_by_itself_and_the_record_verifies(
     assert verified.returncode == 0, verified.stderr
     assert "verified 21 rows" in verified.stdout
     assert "not yet under a head: 0 rows" in verified.stdout
-    assert ": 20 calls" in status.stdout
-    assert "not yet sealed: 0 calls" in status.stdout
+    assert ": 21 rows" in status.stdout
+    assert "not yet sealed: 0 rows" in status.stdout
 
 
 def test_what_is_left_is_sealed_when_the_server_stops(model_dir: Path, tmp_path: Path) -> None:
@@ -112,7 +112,7 @@ def test_a_call_that_was_changed_is_named_by_the_command(model_dir: Path, tmp_pa
     with live_server(model_dir, tmp_path / "data", **settings) as server:
         ids = call(server, server.register("ada"), 5)
         assert sealed(server) == 0
-        assert "has a head of 5 calls" in server.command("seal").stdout
+        assert "has a head of 6 rows" in server.command("seal").stdout
     database = Database(load_settings(data_dir=tmp_path / "data").database_url)
     with database.write() as connection:
         connection.exec_driver_sql(

@@ -43,7 +43,7 @@ def seal(context: typer.Context, database: DatabaseOption = None) -> None:
         if head is None:
             typer.echo("nothing is on record yet, so nothing was signed")
             return
-        typer.echo(f"{heads.path} has a head of {head.size} calls, root {head.root.hex()}")
+        typer.echo(f"{heads.path} has a head of {head.size} rows, root {head.root.hex()}")
         if url is not None:
             _deliver(opened, url, settings)
 
@@ -78,15 +78,15 @@ def key() -> None:
 
 @seal_app.command("status")
 def status(database: DatabaseOption = None) -> None:
-    """Say when the newest head was signed and how many calls are not sealed yet."""
+    """Say when the newest head was signed and how many rows are not sealed yet."""
     with open_database(database) as opened, opened.read() as connection:
         head = newest_head(connection)
         rest = unsealed(connection, None if head is None else head.last_seq)
     if head is None:
         typer.echo("no head was ever signed")
     else:
-        typer.echo(f"the newest head was signed at {utc_text(head.signed_at)}: {head.size} calls")
-    typer.echo(f"not yet sealed: {rest} calls")
+        typer.echo(f"the newest head was signed at {utc_text(head.signed_at)}: {head.size} rows")
+    typer.echo(f"not yet sealed: {rest} rows")
 
 
 def verify(

@@ -32,9 +32,9 @@ class Alive(BaseModel):
 class SealState(BaseModel):
     """How far the record is sealed."""
 
-    size: int = Field(description="How many calls the newest signed head has.")
+    size: int = Field(description="How many rows the newest signed head has: calls, erasures, model changes.")
     signed_at: datetime | None = Field(description="When it was signed; null: none ever was.")
-    unsealed: int = Field(description="How many calls came after it, at most.")
+    unsealed: int = Field(description="How many rows came after it, at most.")
 
 
 class SpoolDepth(BaseModel):
