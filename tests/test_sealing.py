@@ -158,10 +158,14 @@ def test_an_auditor_verifies_with_copies_of_the_heads_and_of_the_key(
 
 
 def test_commands_say_what_is_missing(model_dir: Path, tmp_path: Path) -> None:
-    with live_server(model_dir, tmp_path / "data") as server:
-        assert "nothing is on record yet" in server.command("seal").stdout
+    with live_server(model_dir, tmp_path / "data", seal_seconds="0") as server:
         assert "no head was ever signed" in server.command("seal", "status").stdout
+        server.command("seal", "key")
         refused = server.command("verify")
+    unused = {"ONRECORD_DATA_DIR": str(tmp_path / "unused")}
+    server.command("db", "upgrade", **unused)
+    nothing = server.command("seal", **unused)
 
     assert refused.returncode == 1
     assert "has no head" in refused.stderr
+    assert "nothing is on record yet" in nothing.stdout

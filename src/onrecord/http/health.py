@@ -32,7 +32,7 @@ class Alive(BaseModel):
 class SealState(BaseModel):
     """How far the record is sealed."""
 
-    size: int = Field(description="How many rows the newest signed head has: calls, erasures, model changes.")
+    size: int = Field(description="How many rows the newest signed head is over.")
     signed_at: datetime | None = Field(description="When it was signed; null: none ever was.")
     unsealed: int = Field(description="How many rows came after it, at most.")
 
