@@ -200,7 +200,7 @@ def test_a_client_request_id_is_echoed_and_on_record(client: TestClient) -> None
 def test_deleting_the_model_directory_does_not_disturb_a_running_server(
     settings: Settings, model_dir: Path, tmp_path: Path
 ) -> None:
-    doomed = shutil.copytree(model_dir, tmp_path / "doomed")
+    doomed = shutil.copytree(model_dir, tmp_path / "doomed" / model_dir.name)
     app = create_app(settings.model_copy(update={"model_dir": (doomed,)}))
     shutil.rmtree(doomed)
 

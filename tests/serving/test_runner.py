@@ -67,6 +67,7 @@ def model_of(runtime: Any, *, seconds_per_row: float) -> Model:
         runtime=runtime,
         runtime_reason="",
         seconds_per_row=seconds_per_row,
+        golden_rows=[],
     )
 
 
