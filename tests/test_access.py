@@ -302,8 +302,11 @@ STRANGER_GETS = {
     ("delete", "/users/{user_id}"): 403,
     ("get", "/predictions/{prediction}"): 404,
     ("get", "/predictions/{prediction}/proof"): 404,
+    ("get", "/predictions/{prediction}/outcomes"): 404,
+    ("post", "/predictions/{prediction}/outcome"): 404,
     ("delete", "/keys/{key_id}"): 404,
     ("get", "/models/{name}/changes"): 403,
+    ("get", "/models/{name}/quality"): 403,
     **{
         ("post", f"/models/{{name}}/{action}"): 403
         for action in ("promote", "rollback", "shadow", "canary", "stop", "retire")
@@ -337,7 +340,7 @@ def test_no_address_with_an_id_gives_away_or_changes_what_is_anothers(
 
     assert with_id == set(STRANGER_GETS) | EVERYONES, "say here what a stranger gets"
     for (method, path), status in STRANGER_GETS.items():
-        sent = {"patch": {"disabled": True}, "post": {}}
+        sent = {"patch": {"disabled": True}, "post": {"outcome": 1} if "outcome" in path else {}}
         body = {"json": sent[method]} if method in sent else {}
         name = path.split("{")[1].split("}")[0]
         answer = client.request(method, path.format(**ids), headers=eve, **body)

@@ -21,9 +21,12 @@ ROUTERS = (
     "docs",
     "erasures",
     "health",
+    "model_versions",
     "models",
+    "outcomes",
     "predictions",
     "proofs",
+    "quality",
     "tokens",
     "users",
 )
@@ -51,7 +54,7 @@ def test_no_answer_has_what_is_kept_of_a_secret(client: TestClient, admin: Heade
     key = client.post("/keys", json={"name": "a", "scopes": ["read"]}, headers=admin).json()
     made = client.post("/predict", json=GOOD_ROW, headers=admin).json()
     me = client.get("/users/me", headers=admin).json()
-    ids = {"user_id": me["id"], "prediction": made["id"], "name": "risk"}
+    ids = {"user_id": me["id"], "prediction": made["id"], "name": "risk", "version": "1"}
     secret = key["key"].removeprefix(key["prefix"])
     reading = [path for method, path in operations(client) if method == "get"]
     assert len(reading) > 10
@@ -114,7 +117,11 @@ def test_every_address_that_is_served_is_documented(client: TestClient) -> None:
                 served |= {(method, route.path) for method in route.methods}
 
     assert served <= documented
-    assert {path for _, path in documented - served} == {"/predict", "/models/risk/predict"}
+    assert {path for _, path in documented - served} == {
+        "/predict",
+        "/models/risk/predict",
+        "/models/risk/versions/{version}/predict",
+    }
     for path in (
         "/openapi.yaml",
         "/redoc",
