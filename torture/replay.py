@@ -224,7 +224,8 @@ def _open(directory: Path, sent: Ledger, ledger: Ledger) -> Verdict:
     """Let SQLite recover the files and compare them with what was `sent` by then."""
     with closing(dbapi2.connect(str(directory / "record.db"))) as connection:
         try:
-            rows = [(i, bytes(q), o and bytes(o)) for i, q, o in connection.execute(ROWS)]
+            # Of a damaged file even columns that are never null may be read so.
+            rows = [(i, bytes(q or b""), o and bytes(o)) for i, q, o in connection.execute(ROWS)]
             found = [row[0] for row in connection.execute("PRAGMA integrity_check")]
         except dbapi2.DatabaseError as error:
             rows, found = [], [str(error)]
