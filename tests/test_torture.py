@@ -10,6 +10,7 @@ from torture.replay import failed_sync, replay
 from torture.report import Finding, table
 from torture.spool import spool
 from torture.stage import Stage
+from torture.swaps import swaps
 
 
 @pytest.fixture(scope="module")
@@ -66,3 +67,7 @@ def test_a_power_cut_takes_no_answered_call_away(stage: Stage) -> None:
 
 def test_a_power_cut_after_failed_syncs_takes_no_answered_call_away(stage: Stage) -> None:
     assert_as_expected(failed_sync(stage, 50))
+
+
+def test_versions_become_live_under_load_and_no_call_fails_or_mixes_two(stage: Stage) -> None:
+    assert_as_expected(swaps(stage, 2, (("PostgreSQL", 2),)))

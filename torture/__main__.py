@@ -18,6 +18,7 @@ from torture.report import Finding, disk_sync_microseconds, table
 from torture.slow_clients import slow_clients
 from torture.spool import spool
 from torture.stage import Stage
+from torture.swaps import swaps
 
 Harness = Callable[[Stage, int], Iterator[Finding]]
 
@@ -33,6 +34,7 @@ HARNESSES: dict[str, tuple[Harness, int]] = {
     "order": (order, 10_000),
     "replay": (replay, 10_000),
     "failed-sync": (failed_sync, 1000),
+    "swaps": (swaps, 20),
     "overload": (overload, 30),
     "slow-clients": (slow_clients, 10),
     "steady": (steady, 1800),

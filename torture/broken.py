@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -20,6 +20,8 @@ from onrecord.record import writer_process
 from onrecord.record.call import RecordedCall
 from onrecord.record.writer import Writer
 from onrecord.serving.admission import Admission
+from onrecord.serving.prediction import Predictor
+from onrecord.serving.served import ServedModel, ServedModels
 from torture import broken_writer
 from torture.broken_writer import WAY
 
@@ -63,10 +65,35 @@ def admit_all() -> None:
     Admission.full = lambda *_: False  # type: ignore[method-assign]
 
 
+def name_the_first_version() -> None:
+    """Have every version's answers name the one that was loaded first."""
+    make, names = Predictor.__init__, []
+
+    def make_named(self: Predictor, *given: Any) -> None:
+        make(self, *given)
+        names.append(self._model_json)
+        self._model_json = names[0]
+
+    Predictor.__init__ = make_named  # type: ignore[method-assign,assignment]
+
+
+def keep_the_first_version() -> None:
+    """Go on with the versions of the start, whatever becomes live."""
+    serve = ServedModels.serve
+
+    def serve_once(self: ServedModels, models: Sequence[ServedModel]) -> None:
+        if not self.models:
+            serve(self, models)
+
+    ServedModels.serve = serve_once  # type: ignore[method-assign]
+
+
 WAYS = {
     "admit-all": admit_all,
     "answer-before-commit": answer_before_commit,
     "ignore-commit-errors": ignore_commit_errors,
+    "keep-the-first-version": keep_the_first_version,
+    "name-the-first-version": name_the_first_version,
     "leave-at-once": leave_at_once,
 } | {way: partial(in_the_writer, way) for way in broken_writer.WAYS}
 
