@@ -7,7 +7,8 @@ import multiprocessing
 import os
 import sys
 import tempfile
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,6 +22,8 @@ from onrecord.cli.terminal import shown
 from onrecord.errors import OnrecordError
 from onrecord.http.limits import allow_open_files
 from onrecord.http.protocol import HttpProtocol
+from onrecord.kept_process import KeptProcess
+from onrecord.lifecycle.shadow_keeper import ShadowKeeper
 from onrecord.logs import configure_logs
 from onrecord.parts import first_model_name, writer_process
 from onrecord.record import users
@@ -86,7 +89,7 @@ def serve(
         with writer_process(settings) as writer:
             app = _build(settings, writer.address)
             _announce(settings)
-            with _sealing(settings):
+            with _beside(settings, given):
                 uvicorn.Server(uvicorn.Config(app, **_uvicorn_options(settings))).run()
         return
     _serve_with_workers(settings, given)
@@ -129,7 +132,7 @@ def _serve_with_workers(settings: Settings, given: dict[str, object]) -> None:
                 os.environ[f"ONRECORD_{key.upper()}"] = str(value)
         os.environ["ONRECORD_MODEL_DIR"] = ""
         os.environ[_DEFAULT_MODEL] = default or ""
-        with writer_process(settings) as writer, _sealing(settings):
+        with writer_process(settings) as writer, _beside(settings, given):
             os.environ[_WRITER_ADDRESS] = writer.address
             os.environ[_COUNTS] = str(counts)
             _announce(settings)
@@ -175,10 +178,19 @@ def _build(
     return app
 
 
-def _sealing(settings: Settings) -> AbstractContextManager[object]:
-    """Return what has the record sealed meanwhile, by one process for however many workers."""
-    if not settings.seal_seconds:
-        return nullcontext()
+@contextmanager
+def _beside(settings: Settings, given: dict[str, object]) -> Iterator[None]:
+    """Have the record sealed and shadows run meanwhile, once for however many workers."""
+    told = {name: value for name, value in given.items() if name != "model_dir"}
+    with ShadowKeeper(settings.database_url, ["-m", "onrecord.cli.shadow_worker"], told):
+        if not settings.seal_seconds:
+            yield
+            return
+        with _sealing(settings):
+            yield
+
+
+def _sealing(settings: Settings) -> KeptProcess:
     SigningKey.from_file(settings.seal_key_file)
     order = Order(
         database_url=settings.database_url,

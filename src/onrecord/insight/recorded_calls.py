@@ -17,13 +17,16 @@ from onrecord.record.text import storable
 
 __all__ = [
     "Meant",
+    "Place",
     "RecordedAnswer",
     "RecordedCall",
     "answered_calls",
     "answers_of",
     "answers_together",
+    "calls_of",
     "count_calls",
     "decoded_answers",
+    "places_of",
     "recorded_calls",
     "row_id",
 ]
@@ -36,9 +39,9 @@ _ANSWERED = 200
 class Meant:
     """Which answered calls of a model are meant; None does not restrict.
 
-    `since` (included) and `until` (left out) bound when a call arrived, `versions` are keys in
-    `model_versions`, `newest` is at most how many calls, the newest of them. Calls of test keys
-    are left out.
+    `since` (included) and `until` (left out) bound when a call arrived, `after_seq` (left out) and
+    `up_to_seq` its `seq`. `versions` are keys in `model_versions`, `other_than` is one that is not
+    meant. `newest` is at most how many calls, the newest of them. Calls of test keys are left out.
     """
 
     model: str
@@ -46,6 +49,9 @@ class Meant:
     until: datetime | None = None
     versions: frozenset[int] | None = None
     newest: int | None = None
+    other_than: int | None = None
+    after_seq: int | None = None
+    up_to_seq: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +88,17 @@ class RecordedAnswer(msgspec.Struct, gc=False):
     probabilities: dict[str, Any] | None = None
     predictions: list[RecordedAnswer] | None = None
 
+
+_COLUMNS = [
+    requests.c.seq,
+    requests.c.id,
+    requests.c.model_version_id,
+    requests.c.content_type,
+    requests.c.input,
+    responses.c.output,
+    responses.c.content_type.label("output_content_type"),
+    responses.c.duration_us,
+]
 
 _decode = msgspec.json.Decoder(RecordedAnswer).decode
 _decode_all = msgspec.json.Decoder(list[RecordedAnswer]).decode
@@ -130,11 +147,34 @@ def recorded_calls(
             rows = _some(connection, meant, after)
         if not rows:
             return
-        yield [
-            RecordedCall(seq, name, key, kind, given and reveal(bytes(given)), *answer)
-            for seq, name, key, kind, given, *answer in rows
-        ]
+        yield [_call(row, reveal) for row in rows]
         after = rows[-1][0]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where an answered call is on record, and how many bytes came with it."""
+
+    seq: int
+    id: str
+    size: int
+
+
+def places_of(connection: Connection, meant: Meant, most: int) -> list[Place]:
+    """Return the first calls that are meant and whose inputs were not erased, `most` of them."""
+    columns = (requests.c.seq, requests.c.id, func.octet_length(requests.c.input))
+    query = answered_calls(select(*columns), meant).where(requests.c.input.is_not(None))
+    rows = connection.execute(query.order_by(requests.c.seq).limit(most))
+    return [Place(*row) for row in rows.tuples()]
+
+
+def calls_of(
+    connection: Connection, seqs: Sequence[int], reveal: Callable[[bytes], bytes]
+) -> list[RecordedCall]:
+    """Return some calls, by their `seq` and in its order; `reveal` is as in `recorded_calls`."""
+    query = select(*_COLUMNS).join(responses, responses.c.request_id == requests.c.id)
+    query = query.where(requests.c.seq.in_(seqs)).order_by(requests.c.seq)
+    return [_call(row, reveal) for row in connection.execute(query)]
 
 
 def row_id(call: RecordedCall, row: int) -> str:
@@ -142,20 +182,13 @@ def row_id(call: RecordedCall, row: int) -> str:
     return prediction_id(call.id, row)
 
 
+def _call(row: Any, reveal: Callable[[bytes], bytes]) -> RecordedCall:
+    seq, name, key, kind, given, *answer = row
+    return RecordedCall(seq, name, key, kind, given and reveal(bytes(given)), *answer)
+
+
 def _some(connection: Connection, meant: Meant, after: int | None) -> Sequence[Any]:
-    query = answered_calls(
-        select(
-            requests.c.seq,
-            requests.c.id,
-            requests.c.model_version_id,
-            requests.c.content_type,
-            requests.c.input,
-            responses.c.output,
-            responses.c.content_type.label("output_content_type"),
-            responses.c.duration_us,
-        ),
-        meant,
-    )
+    query = answered_calls(select(*_COLUMNS), meant)
     if after is not None:
         query = query.where(requests.c.seq > after)
     return connection.execute(query.order_by(requests.c.seq).limit(_CALLS_AT_ONCE)).all()
@@ -180,8 +213,14 @@ def answered_calls(query: Select[Any], meant: Meant) -> Select[Any]:
     )
     if meant.versions is not None:
         query = query.where(requests.c.model_version_id.in_(meant.versions))
+    if meant.other_than is not None:
+        query = query.where(requests.c.model_version_id != meant.other_than)
     if meant.since is not None:
         query = query.where(requests.c.id >= first_id_at(meant.since))
     if meant.until is not None:
         query = query.where(requests.c.id < first_id_at(meant.until))
+    if meant.after_seq is not None:
+        query = query.where(requests.c.seq > meant.after_seq)
+    if meant.up_to_seq is not None:
+        query = query.where(requests.c.seq <= meant.up_to_seq)
     return query

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from onrecord.errors import CallError
-from onrecord.insight.comparison import Compared, compared, is_finite
+from onrecord.insight.comparison import Compared, compared
 from onrecord.insight.recorded_calls import (
     RecordedAnswer,
     RecordedCall,
@@ -26,13 +26,20 @@ from onrecord.insight.recorded_calls import (
     answers_together,
     row_id,
 )
+from onrecord.insight.recorded_rows import (
+    MAX_ROWS,
+    NO_ANSWER,
+    finite_answers,
+    read_rows,
+    table_of,
+    why,
+)
 from onrecord.insight.segments import Segments
 from onrecord.serving.artifact import Model
 from onrecord.serving.bounds import Damaged
-from onrecord.serving.forms import kind_of
 from onrecord.serving.outputs import Outputs
-from onrecord.serving.runtimes import Row, predict_table
-from onrecord.serving.table import Table, array_of
+from onrecord.serving.runtimes import Row
+from onrecord.serving.table import Table
 from onrecord.serving.validation import Validator
 
 __all__ = ["Change", "Replay", "ReplayReport", "Where"]
@@ -41,7 +48,6 @@ Where = Callable[[Mapping[str, Any]], bool]
 """Tells whether a row, by column name, is meant."""
 
 _MOST_SHOWN = 20
-_MAX_ROWS = 1 << 40
 _EDGES = (0.0, 1e-6, 1e-4, 1e-3, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 _QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "max": 1.0}
 
@@ -128,7 +134,7 @@ class Replay:
         self._tolerance = tolerance
         self._where = where
         self._on_change = on_change
-        self._validator = Validator(candidate.schema, max_rows=_MAX_ROWS)
+        self._validator = Validator(candidate.schema, max_rows=MAX_ROWS)
         self._columns = candidate.schema.columns
         self._names = candidate.schema.names
         self._segments = Segments(candidate.schema)
@@ -152,8 +158,7 @@ class Replay:
         found = self._read_together(calls)
         self._settle()
         if found.rows:
-            pairs = zip(self._columns, zip(*found.rows, strict=True), strict=True)
-            table = Table(self._columns, [array_of(column, values) for column, values in pairs])
+            table = table_of(self._columns, found.rows)
             self._under_way = (found, table, self._thread.submit(self._predict, table))
 
     def report(self) -> ReplayReport:
@@ -226,11 +231,9 @@ class Replay:
             self._left_out["answered in another form than JSON"] += 1
             return
         try:
-            rows = self._read(call)
+            rows = read_rows(self._validator, call).values
         except (CallError, Damaged) as error:
-            faults = error.faults if isinstance(error, CallError) else ()
-            why = f"{faults[0].pointer}: {faults[0].detail}" if faults else str(error)
-            self._refused(row_id(call, 0), why, len(answers))
+            self._refused(row_id(call, 0), why(error), len(answers))
             return
         if len(rows) != len(answers):
             self._left_out["answers that do not match their rows"] += 1
@@ -238,13 +241,6 @@ class Replay:
         for place, (row, answer) in enumerate(zip(rows, answers, strict=True)):
             if self._is_meant(row):
                 yield place, row, answer
-
-    def _read(self, call: RecordedCall) -> Sequence[Row]:
-        body = call.input or b""
-        kind = kind_of(call.content_type or "application/json")
-        if kind in {"csv", "arrow", "parquet"}:
-            return self._validator.read_table(body, kind).rows()
-        return self._validator.validate(body).values
 
     def _refused(self, prediction_id: str, why: str, rows: int = 1) -> None:
         self._new_errors += rows
@@ -265,7 +261,7 @@ class Replay:
             alone = table.take(np.array([i]))
             outputs = self._predict(alone)
             if outputs is None:
-                self._refused(row_id(call, place), "the model has no answer to these values")
+                self._refused(row_id(call, place), NO_ANSWER)
             else:
                 one = _Rows()
                 one.add(call, place, rows.rows[i], rows.answers[i])
@@ -274,14 +270,9 @@ class Replay:
     def _predict(self, table: Table) -> Outputs | None:
         """Return the candidate's answers, None where it does not answer all rows with numbers."""
         began = time.perf_counter()
-        try:
-            outputs = predict_table(self._candidate.runtime, table)
-        except Exception:  # noqa: BLE001 - whatever a model raises, it has no answer
-            return None
-        finally:
-            self._seconds += time.perf_counter() - began
-        finite = len(outputs) == len(table) and all(map(is_finite, outputs.targets))
-        return outputs if finite else None
+        outputs = finite_answers(self._candidate.runtime, table)
+        self._seconds += time.perf_counter() - began
+        return outputs
 
     def _judge(self, rows: _Rows, table: Table, outputs: Outputs) -> None:
         found = compared(rows.answers, outputs, self._tolerance)

@@ -18,6 +18,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, bindparam, delete, func, select, update
 
 from onrecord.errors import SealError
+from onrecord.record import outcomes, shadows
 from onrecord.record.by import By
 from onrecord.record.checkpoint import SigningKey
 from onrecord.record.commit_order import draw_seq
@@ -26,7 +27,6 @@ from onrecord.record.erasures import Erasure, What, put_on_record
 from onrecord.record.heads_file import HeadsFile
 from onrecord.record.ids import first_id_at, new_id
 from onrecord.record.leaf import Row, commitments, leaf_of, read_rows
-from onrecord.record.outcomes import delete_of
 from onrecord.record.proof import leaf_indexes
 from onrecord.record.seal import Sealer, newest_head
 from onrecord.record.tables import requests, responses, utc_text
@@ -193,8 +193,10 @@ class Eraser:
                 selection=selection.text(),
             )
             put_on_record(connection, erasure, [call.place for call in calls], self._key)
+            ids = [call.id for call in calls]
             # What happened to somebody says as much of them as what was predicted.
-            delete_of(connection, [call.id for call in calls])
+            outcomes.delete_of(connection, ids)
+            shadows.delete_of(connection, ids)
             if what == "payloads":
                 _erase_payloads(connection, calls, erasure.seq)
             else:

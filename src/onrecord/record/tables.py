@@ -5,14 +5,9 @@ The migrations under `migrations/versions` make these tables; a test holds the t
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-from typing import Any
-
 from sqlalchemy import (
     BigInteger,
     Column,
-    DateTime,
-    Dialect,
     Float,
     ForeignKey,
     Identity,
@@ -20,14 +15,13 @@ from sqlalchemy import (
     Integer,
     LargeBinary,
     MetaData,
-    String,
     Table,
     Text,
     UniqueConstraint,
     text,
 )
-from sqlalchemy.dialects.postgresql import UUID
-from sqlalchemy.types import TypeDecorator, TypeEngine
+
+from onrecord.record.column_types import UtcDateTime, id_type, utc_text
 
 __all__ = [
     "NAMING",
@@ -45,6 +39,8 @@ __all__ = [
     "responses",
     "sealed_blocks",
     "sessions",
+    "shadow_answers",
+    "shadows",
     "tree_heads",
     "tree_tiles",
     "users",
@@ -59,46 +55,6 @@ NAMING = {
     "pk": "pk_%(table_name)s",
 }
 """How constraints and indexes are named, so that a migration can name them too."""
-
-
-def utc_text(moment: datetime) -> str:
-    """Return an aware datetime as SQLite stores it: 'YYYY-MM-DDTHH:MM:SS.ffffffZ', in UTC."""
-    in_utc = moment if moment.tzinfo is UTC else moment.astimezone(UTC)
-    return in_utc.isoformat(timespec="microseconds")[:-6] + "Z"
-
-
-class UtcDateTime(TypeDecorator[datetime]):
-    """An aware UTC datetime: sortable text in SQLite, timestamptz in PostgreSQL."""
-
-    impl = String(27)
-    cache_ok = True
-
-    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
-        """Choose the column type of the database at hand."""
-        if dialect.name == "postgresql":
-            return dialect.type_descriptor(DateTime(timezone=True))
-        return dialect.type_descriptor(String(27))
-
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> Any:
-        """Turn a datetime into what the database stores; a naive one is a ValueError."""
-        if value is None:
-            return None
-        if value.tzinfo is None:
-            raise ValueError("A time without a time zone cannot be put on record.")
-        return value if dialect.name == "postgresql" else utc_text(value)
-
-    def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
-        """Turn what the database stores into an aware datetime in UTC."""
-        del dialect
-        if value is None:
-            return None
-        moment = value if isinstance(value, datetime) else datetime.fromisoformat(value)
-        return moment.astimezone(UTC)
-
-
-def id_type() -> TypeEngine[str]:
-    """Return the type of an id: 36 characters of text, a uuid in PostgreSQL."""
-    return String(36).with_variant(UUID(as_uuid=False), "postgresql")
 
 
 metadata = MetaData(naming_convention=NAMING)
@@ -295,6 +251,31 @@ outcomes = Table(
     Column("recorded_at", UtcDateTime, nullable=False),
     Column("by_user_id", id_type(), ForeignKey("users.id")),
     Column("operator", Text),
+)
+
+# How far each shadow has come; one begins with the change that gave it its share of the calls.
+shadows = Table(
+    "shadows",
+    metadata,
+    Column("change_seq", _BIG_INTEGER, ForeignKey("model_changes.seq"), primary_key=True),
+    Column("model_version_id", Integer, ForeignKey("model_versions.id"), nullable=False),
+    # Every call up to this seq has been answered, skipped, or is none of the share.
+    Column("done_up_to", _BIG_INTEGER, nullable=False),
+    Column("skipped", Integer, nullable=False),
+    Column("recorded_at", UtcDateTime, nullable=False),
+)
+
+# What a version that answers unseen said to a call: an output, or why there is none.
+shadow_answers = Table(
+    "shadow_answers",
+    metadata,
+    Column("request_id", id_type(), ForeignKey("requests.id"), primary_key=True),
+    Column("model_version_id", Integer, ForeignKey("model_versions.id"), primary_key=True),
+    Column("output", LargeBinary),
+    Column("error", Text),
+    # Of one row among those of its batch.
+    Column("duration_us", Float, nullable=False),
+    Column("recorded_at", UtcDateTime, nullable=False),
 )
 
 Index(None, outcomes.c.prediction_id, outcomes.c.id)
