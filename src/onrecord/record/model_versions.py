@@ -21,6 +21,7 @@ __all__ = [
     "files_of",
     "find",
     "get",
+    "input_schema_of",
     "input_schemas",
     "register_model_version",
     "store_files",
@@ -190,6 +191,12 @@ def find(connection: Connection, name: str, reference: str) -> StoredVersion:
             )
     there = ", ".join(f"{version.number} ({version.version})" for version in known[-10:])
     raise NotFound(f"The model {name!r} has no version {reference[:100]!r}; it has: {there}.")
+
+
+def input_schema_of(connection: Connection, model_version_id: int) -> bytes:
+    """Return the input schema's file of a version on record."""
+    query = select(model_versions.c.input_schema).where(model_versions.c.id == model_version_id)
+    return bytes(connection.execute(query).scalar_one())
 
 
 def input_schemas(connection: Connection) -> list[tuple[int, str, bytes]]:

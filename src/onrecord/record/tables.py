@@ -27,7 +27,9 @@ __all__ = [
     "NAMING",
     "UtcDateTime",
     "api_keys",
+    "baselines",
     "deployments",
+    "drift_sketches",
     "erasures",
     "id_type",
     "metadata",
@@ -278,7 +280,32 @@ shadow_answers = Table(
     Column("recorded_at", UtcDateTime, nullable=False),
 )
 
+# What the values of a version's calls are compared with; the newest of a version is in force.
+baselines = Table(
+    "baselines",
+    metadata,
+    Column("id", id_type(), primary_key=True),
+    Column("model_version_id", Integer, ForeignKey("model_versions.id"), nullable=False),
+    Column("made_at", UtcDateTime, nullable=False),
+    Column("by_user_id", id_type(), ForeignKey("users.id")),
+    Column("operator", Text),
+    Column("source", Text, nullable=False),
+    Column("document", Text, nullable=False),
+    Column("done_up_to", _BIG_INTEGER, nullable=False),
+    Column("found", Text, nullable=False),
+)
+
+# How the values of an hour's calls are spread over the baseline's bins.
+drift_sketches = Table(
+    "drift_sketches",
+    metadata,
+    Column("baseline_id", id_type(), ForeignKey("baselines.id"), primary_key=True),
+    Column("hour", UtcDateTime, primary_key=True),
+    Column("document", Text, nullable=False),
+)
+
 Index(None, outcomes.c.prediction_id, outcomes.c.id)
+Index(None, baselines.c.model_version_id, baselines.c.id)
 Index(None, outcomes.c.request_id)
 Index(None, erasures.c.id, erasures.c.seq)
 Index(None, model_changes.c.model, model_changes.c.seq)

@@ -38,6 +38,7 @@ from onrecord.serving.graph_cache import GraphCache, KeptConversion, conversion_
 from onrecord.serving.input_schema import InputSchema, parse_input_schema
 from onrecord.serving.model_files import (
     MAX_TEXT_BYTES,
+    BASELINE_FILE,
     SCHEMA_FILE,
     memory_bytes,
     read_file,
@@ -56,7 +57,7 @@ __all__ = [
     "read_model_file",
 ]
 
-COMPANIONS = (SAMPLES_FILE, GOLDEN_FILE)
+COMPANIONS = (SAMPLES_FILE, GOLDEN_FILE, BASELINE_FILE)
 """Files that a model directory may have beside the model and its schema."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")

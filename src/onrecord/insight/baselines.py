@@ -1,0 +1,264 @@
+"""Baselines of model versions, and the sketches of what they were asked since, kept up to date."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from datetime import datetime
+from itertools import islice
+from typing import Any
+
+import msgspec
+
+from onrecord.errors import CallError, Conflict, ModelDirectoryError
+from onrecord.insight.comparison import outputs_of
+from onrecord.insight.drift import DriftRules, compared_with
+from onrecord.insight.recorded_calls import (
+    Meant,
+    RecordedAnswer,
+    RecordedCall,
+    answers_of,
+    answers_together,
+    recorded_calls,
+)
+from onrecord.insight.recorded_rows import MAX_ROWS, read_rows, table_of
+from onrecord.insight.sketch import Sketch, add_rows, emptied, merged, sketch_of
+from onrecord.record import baselines
+from onrecord.record.baselines import Baseline
+from onrecord.record.by import By
+from onrecord.record.commit_order import complete_up_to
+from onrecord.record.database import Database
+from onrecord.record.ids import time_of
+from onrecord.record.model_versions import StoredVersion, files_of, input_schema_of
+from onrecord.serving.bounds import Damaged
+from onrecord.serving.input_schema import InputSchema, parse_input_schema
+from onrecord.serving.model_files import BASELINE_FILE, SCHEMA_FILE
+from onrecord.serving.runtimes import Row
+from onrecord.serving.validation import Validator
+
+__all__ = ["Drifts", "encoded", "parse_baseline"]
+
+_MOST_ROWS = 200_000
+_BATCHES_A_TRANSACTION = 25
+
+_Rows = tuple[list[Row], list[RecordedAnswer]]
+
+
+def encoded(sketch: Sketch) -> bytes:
+    """Return a sketch as the JSON of a `baseline.json`."""
+    return msgspec.json.encode(sketch)
+
+
+def parse_baseline(raw: bytes, schema: InputSchema) -> Sketch:
+    """Return the sketch in the bytes of a `baseline.json`; raises ModelDirectoryError."""
+    try:
+        sketch = msgspec.json.decode(raw, type=Sketch)
+    except msgspec.MsgspecError as error:
+        raise _unusable(str(error)) from None
+    unknown = sketch.features.keys() - set(schema.names)
+    if unknown:
+        raise _unusable(f"the schema has no column {min(unknown)!r}")
+    for name, spread in (sketch.features | sketch.scores).items():
+        bins = spread.edges if spread.kind == "number" else spread.values
+        if len(spread.counts) != len(bins) + 1:
+            raise _unusable(f"{name!r} has not one count for each bin")
+    return sketch
+
+
+def _unusable(problem: str) -> ModelDirectoryError:
+    return ModelDirectoryError(
+        BASELINE_FILE, None, problem, "Have `onrecord init` write it again, or remove it."
+    )
+
+
+class Drifts:
+    """The drift of model versions on one record; `reveal` decrypts recorded inputs."""
+
+    def __init__(self, database: Database, reveal: Callable[[bytes], bytes]) -> None:
+        self._database = database
+        self._reveal = reveal
+
+    def freeze(
+        self, version: StoredVersion, since: datetime | None, until: datetime | None, by: By
+    ) -> Baseline:
+        """Make what a version was asked and answered in a time its baseline, from now on.
+
+        Of at most 200,000 rows, the newest. Raises Conflict where there is none.
+        """
+        done = complete_up_to(self._database)
+        meant = Meant(
+            version.name, since, until, frozenset({version.id}), newest=_MOST_ROWS, up_to_seq=done
+        )
+        schema = self._schema(version)
+        validator = Validator(schema, max_rows=MAX_ROWS)
+        rows: list[Row] = []
+        answers: list[RecordedAnswer] = []
+        for calls in recorded_calls(self._database, meant, self._reveal):
+            found = _rows_of(validator, calls)
+            rows += found[0]
+            answers += found[1]
+        if not rows:
+            raise Conflict(f"No call that {version} answered in JSON at that time is on record.")
+        rows, answers = rows[-_MOST_ROWS:], answers[-_MOST_ROWS:]
+        sketch = sketch_of(table_of(schema.columns, rows), outputs_of(answers))
+        span = " to ".join("..." if it is None else f"{it:%Y-%m-%dT%H:%MZ}" for it in (since, until))
+        source = f"{sketch.rows} rows on record, {span}"
+        with self._database.write() as connection:
+            document = encoded(sketch).decode()
+            return baselines.add(connection, version.id, source, document, by, done)
+
+    def baseline(self, version: StoredVersion) -> Baseline | None:
+        """Return the baseline of a version: the newest on record, else that of its directory."""
+        with self._database.read() as connection:
+            found = baselines.newest(connection, version.id)
+            files = {} if found is not None else files_of(connection, version.id)
+        if found is not None or BASELINE_FILE not in files:
+            return found
+        schema = parse_input_schema(files[SCHEMA_FILE], SCHEMA_FILE)
+        sketch = parse_baseline(files[BASELINE_FILE], schema)
+        source = f"{BASELINE_FILE} of the model directory, {sketch.rows} rows"
+        with self._database.write() as connection:
+            there = baselines.newest(connection, version.id)
+            if there is not None:
+                return there
+            document = encoded(sketch).decode()
+            return baselines.add(connection, version.id, source, document, By("", operator="file"))
+
+    def update(self, version: StoredVersion, baseline: Baseline) -> int:
+        """Count what came onto the record since into the sketches; return how many calls.
+
+        Whoever else does so meanwhile counts no call twice.
+        """
+        whole = msgspec.json.decode(baseline.document, type=Sketch)
+        schema = self._schema(version)
+        complete, done, counted = complete_up_to(self._database), baseline.done_up_to, 0
+        meant = Meant(version.name, versions=frozenset({version.id}), up_to_seq=complete)
+        batches = recorded_calls(self._database, replace(meant, after_seq=done), self._reveal)
+        for calls in _joined(batches):
+            found = _sketched(whole, schema, calls)
+            to = calls[-1].seq
+            if not self._put(baseline.id, done, to, found):
+                return counted
+            done = to
+            counted += len(calls)
+        self._put(baseline.id, done, complete, {})
+        return counted
+
+    def report(
+        self,
+        version: StoredVersion,
+        since: datetime | None,
+        until: datetime | None,
+        rules: DriftRules,
+    ) -> dict[str, Any]:
+        """Return the drift of a version in the hours that begin in a time; see docs/drift.md.
+
+        Raises Conflict where the version has no baseline.
+        """
+        baseline = self.baseline(version)
+        if baseline is None:
+            raise Conflict(
+                f"{version} has no baseline: freeze a window of the record with "
+                "`onrecord drift freeze`, or have `onrecord init` make one of its training data."
+            )
+        self.update(version, baseline)
+        whole = msgspec.json.decode(baseline.document, type=Sketch)
+        window = emptied(whole)
+        with self._database.read() as connection:
+            found = baselines.sketches(connection, baseline.id, since, until)
+        for document in found.values():
+            window = merged(window, msgspec.json.decode(document, type=Sketch))
+        schema = self._schema(version)
+        return {
+            "model": version.name,
+            "number": version.number,
+            "version": version.version,
+            "sha256": version.sha256,
+            "since": since,
+            "until": until,
+            "baseline": {
+                "id": baseline.id,
+                "made_at": baseline.made_at,
+                "source": baseline.source,
+                "rows": whole.rows,
+            },
+            "left_out": [column.name for column in schema.columns if column.sensitive],
+            **compared_with(whole, window, rules),
+        }
+
+    def _schema(self, version: StoredVersion) -> InputSchema:
+        with self._database.read() as connection:
+            raw = input_schema_of(connection, version.id)
+        return parse_input_schema(raw, SCHEMA_FILE)
+
+    def _put(self, baseline_id: str, done: int, to: int, found: dict[datetime, Sketch]) -> bool:
+        if to == done:
+            return True
+        with self._database.write() as connection:
+            if not baselines.advance(connection, baseline_id, done, to):
+                return False
+            if not found:
+                return True
+            there = baselines.sketches(connection, baseline_id, min(found))
+            for hour in found.keys() & there.keys():
+                before = msgspec.json.decode(there[hour], type=Sketch)
+                found[hour] = merged(before, found[hour])
+            documents = {hour: encoded(sketch).decode() for hour, sketch in found.items()}
+            baselines.put_sketches(connection, baseline_id, documents)
+        return True
+
+
+def _sketched(
+    whole: Sketch, schema: InputSchema, calls: Sequence[RecordedCall]
+) -> dict[datetime, Sketch]:
+    """Return the sketches of the hours of some calls, in the bins of the baseline."""
+    validator = Validator(schema, max_rows=MAX_ROWS)
+    hours: dict[datetime, list[RecordedCall]] = {}
+    for call in calls:
+        hour = time_of(call.id).replace(minute=0, second=0, microsecond=0)
+        hours.setdefault(hour, []).append(call)
+    found = {}
+    for hour, its in hours.items():
+        rows, answers = _rows_of(validator, its)
+        if rows:
+            found[hour] = emptied(whole)
+            add_rows(found[hour], table_of(schema.columns, rows), outputs_of(answers))
+    return found
+
+
+def _joined(batches: Iterable[list[RecordedCall]]) -> Iterator[list[RecordedCall]]:
+    """Yield so many calls as are counted in one transaction."""
+    left = iter(batches)
+    while some := list(islice(left, _BATCHES_A_TRANSACTION)):
+        yield [call for batch in some for call in batch]
+
+
+def _rows_of(validator: Validator, calls: Sequence[RecordedCall]) -> _Rows:
+    """Return the rows of calls and what they were answered, as far as both can be read."""
+    plain = [call for call in calls if call.is_plain]
+    answers = answers_together(plain)
+    single = [i for i, answer in enumerate(answers) if answer.predictions is None]
+    bodies = [plain[i].input or b"" for i in single]
+    together = validator.validate_fast(b'{"rows":[' + b",".join(bodies) + b"]}") if bodies else None
+    if together is not None and len(together.values) == len(single):
+        rows, told = list(together.values), [answers[i] for i in single]
+        done = {plain[i].seq for i in single}
+    else:
+        rows, told, done = [], [], set()
+    for call in calls:
+        if call.seq not in done and call.input is not None:
+            more = _read(validator, call)
+            rows += more[0]
+            told += more[1]
+    return rows, told
+
+
+def _read(validator: Validator, call: RecordedCall) -> _Rows:
+    answers = answers_of(call)
+    if answers is None:
+        return [], []
+    try:
+        rows = read_rows(validator, call).values
+    except (CallError, Damaged):
+        return [], []
+    return (list(rows), answers) if len(rows) == len(answers) else ([], [])
