@@ -5,104 +5,37 @@ import os
 import shutil
 import signal
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import httpx2
 import pytest
-from sqlalchemy import Row, func, select
-from starlette.testclient import TestClient
+from sqlalchemy import func, select
 
 from calls import sign_up, wait_until
 from conftest import DATABASES, empty_postgresql
 from live import GOOD_ROW, Server, converted, linear_model_dir, live_server
-from onrecord.app import create_app
-from onrecord.lifecycle.fleet import load_stored
-from onrecord.lifecycle.shadowing import Shadowing, ShadowOver
+from onrecord.lifecycle.shadowing import ShadowOver
 from onrecord.lifecycle.versions import Versions
-from onrecord.parts import build_reveal, load_directory, loader
 from onrecord.record.by import By
 from onrecord.record.database import Database
 from onrecord.record.deployments import deployment_of
-from onrecord.record.model_versions import get, versions
 from onrecord.record.shadow_lock import ShadowLock
 from onrecord.record.shadows import (
-    Progress,
     ShadowAnswer,
-    progress_of,
     put_on_record,
     running,
 )
 from onrecord.record.tables import model_files, shadow_answers
 from onrecord.serving.served import share_of
-from onrecord.settings import Settings, load_settings
+from onrecord.settings import load_settings
 from postgres import Cluster
-
-
-@dataclass
-class Service:
-    """An application with a second version on record, whose shadow the tests run themselves."""
-
-    client: TestClient
-    database: Database
-    settings: Settings
-    admin: dict[str, str]
-    admin_id: str
-
-    def ask(self, count: int = 1, path: str = "/predict") -> list[Any]:
-        answers = []
-        for i in range(count):
-            row = GOOD_ROW | {"age": 20.5 + i}
-            answer = self.client.post(path, json=row, headers=self.admin)
-            assert answer.status_code == 200, answer.text
-            answers.append(answer.json())
-        return answers
-
-    def shadow(self, share: float = 1.0, most_behind: int = 10_000) -> Shadowing:
-        """Begin a shadow of the newest version."""
-        with self.database.read() as connection:
-            newest = str(versions(connection, "risk")[-1].number)
-        by = By("test", operator="tests")
-        Versions(self.database).share("risk", newest, "shadow", share, by)
-        return self.shadowing(most_behind)
-
-    def shadowing(self, most_behind: int = 10_000) -> Shadowing:
-        """Return the shadow that runs, as a new process would have it."""
-        with self.database.read() as connection:
-            (shadow,) = running(connection)
-            version = get(connection, shadow.model_version_id)
-        model = load_stored(self.database, version, loader(self.settings))
-        reveal = build_reveal(self.settings)
-        return Shadowing(self.database, shadow, model, reveal, most_behind=most_behind)
-
-    def stop(self) -> None:
-        Versions(self.database).stop("risk", By("test", operator="tests"))
-
-    def answers(self) -> dict[str, Row[Any]]:
-        with self.database.read() as connection:
-            rows = connection.execute(select(shadow_answers)).all()
-        found = {row.request_id: row for row in rows}
-        assert len(found) == len(rows)
-        return found
-
-    def progress(self) -> Progress:
-        with self.database.read() as connection:
-            (shadow,) = running(connection)
-            return progress_of(connection, shadow)
+from shadows import Service, add, give_conversions, shadow_service, work
 
 
 @pytest.fixture(scope="module")
 def second_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same model trained on other rows."""
     return converted(linear_model_dir(tmp_path_factory.mktemp("second") / "risk", seed=8))
-
-
-def give_conversions(data_dir: Path, *model_dirs: Path) -> None:
-    """Give a data directory what was converted for the tests, which takes seconds."""
-    for model_dir in model_dirs:
-        kept = model_dir.parent / "conversions"
-        shutil.copytree(kept, data_dir / "conversions", dirs_exist_ok=True)
 
 
 @pytest.fixture(scope="module", params=DATABASES)
@@ -114,24 +47,16 @@ def running_service(
 ) -> Iterator[Service]:
     home = tmp_path_factory.mktemp("shadow")
     if request.param == "sqlite":
-        yield from _service(model_dir, second_dir, home, f"sqlite:///{home / 'record.db'}")
+        url = f"sqlite:///{home / 'record.db'}"
+        with shadow_service(model_dir, second_dir, home, url) as service:
+            yield service
         return
     cluster: Cluster = request.getfixturevalue("postgres_cluster")
-    with empty_postgresql(cluster) as url:
-        yield from _service(model_dir, second_dir, home, url)
-
-
-def _service(model_dir: Path, second_dir: Path, home: Path, url: str) -> Iterator[Service]:
-    settings = load_settings(
-        model_dir=model_dir, data_dir=home / "data", database=url, log_level="error"
-    )
-    give_conversions(settings.data_dir, model_dir, second_dir)
-    with TestClient(create_app(settings)) as client:
-        database = Database(settings.database_url)
-        add(settings, database, second_dir)
-        admin_id, admin = sign_up(client, database, "root", "admin")
-        yield Service(client, database, settings, admin, admin_id)
-        database.close()
+    with (
+        empty_postgresql(cluster) as url,
+        shadow_service(model_dir, second_dir, home, url) as service,
+    ):
+        yield service
 
 
 @pytest.fixture
@@ -144,19 +69,6 @@ def service(running_service: Service) -> Iterator[Service]:
         shadowed = deployment_of(connection, "risk").shadow_share
     if shadowed:
         running_service.stop()
-
-
-def add(settings: Settings, database: Database, directory: Path) -> None:
-    from onrecord.lifecycle.directories import Source
-
-    named = settings.model_copy(update={"model_name": "risk"})
-    files, model = load_directory(named, Source(directory, "risk"))
-    Versions(database).add(files, model, By("test", operator="tests"))
-
-
-def work(shadowing: Shadowing) -> None:
-    while shadowing.step():
-        pass
 
 
 def test_each_call_of_the_share_has_one_answer_that_is_what_the_candidate_says_itself(

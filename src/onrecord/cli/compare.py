@@ -7,12 +7,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from onrecord.cli.admin import DatabaseOption, open_database
 from onrecord.cli.moments import moment
-from onrecord.cli.terminal import cell, shown
+from onrecord.cli.terminal import print_table, shown
 from onrecord.insight.compare import compare as compare_versions
 from onrecord.insight.compare_page import compare_page
 from onrecord.insight.quality import LEAST_ROWS
@@ -43,7 +41,7 @@ def compare(
         return
     typer.echo(shown("\n".join(_lines(found))))
     shadow, canary = found["shadow"], found["canary"]
-    _table(
+    print_table(
         ("live", "candidate", "rows"),
         [(it["from"], it["to"], it["rows"]) for it in shadow["transitions"][:_MOST_TRANSITIONS]],
     )
@@ -53,38 +51,46 @@ def compare(
     if canary["candidate"] is not None:
         both = canary["live"]["outcomes"], canary["candidate"]["outcomes"]
         rows += _outcome_rows("canary", *both)
-    _table(("calls of", "figure", "live", "95 % interval", "candidate", "95 % interval"), rows)
+    print_table(("calls of", "figure", "live", "95 % interval", "candidate", "95 % interval"), rows)
 
 
 def _lines(found: dict[str, Any]) -> list[str]:
-    shadow, canary = found["shadow"], found["canary"]
-    versions = (f"{it['version']} (number {it['number']})" for it in _both(found))
-    live, candidate = versions
+    live, candidate = (f"{it['version']} (number {it['number']})" for it in _both(found))
     lines = [f"{found['model']}: candidate {candidate} beside live {live}"]
-    lines.append(f"shadow: {shadow['rows']} rows of {shadow['calls']} calls{_few(shadow)}")
-    lines.append(f"  same answer   {_share(shadow['agreement'])}")
-    lines.append(
-        f"  difference    {_number(shadow['differences']['mean'])} in the mean, {_quantiles(shadow['differences'])}"
-    )
-    lines += _errors_and_times(shadow["errors"], shadow["duration_us"])
-    lines.append(f"  skipped       {shadow['skipped']} calls")
-    lines += [f"  left out      {n} calls: {why}" for why, n in shadow["left_out"].items()]
-    outcomes = shadow["outcomes"]
-    lines.append(f"  outcomes      {outcomes['n']} rows{_few(outcomes)}")
-    lines += [
-        f"  gain          {name} {_number(it)}" for name, it in (outcomes["gain"] or {}).items()
+    return lines + _shadow_lines(found["shadow"]) + _canary_lines(found["canary"])
+
+
+def _shadow_lines(shadow: dict[str, Any]) -> list[str]:
+    differences, outcomes = shadow["differences"], shadow["outcomes"]
+    quantiles = (f"{name} {_plain(differences[name])}" for name in ("p50", "p90", "p99", "max"))
+    lines = [
+        f"shadow: {shadow['rows']} rows of {shadow['calls']} calls{_few(shadow)}",
+        f"  same answer   {_share(shadow['agreement'])}",
+        f"  difference    mean {_number(differences['mean'])}, {', '.join(quantiles)}",
+        *_errors_and_times(shadow["errors"], shadow["duration_us"]),
+        f"  skipped       {shadow['skipped']} calls",
     ]
+    lines += [f"  left out      {n} calls: {why}" for why, n in shadow["left_out"].items()]
+    lines.append(f"  outcomes      {outcomes['n']} rows{_few(outcomes)}")
+    gain = outcomes["gain"] or {}
+    return lines + [f"  gain          {name} {_number(it)}" for name, it in gain.items()]
+
+
+def _canary_lines(canary: dict[str, Any]) -> list[str]:
     if canary["candidate"] is None:
-        return [*lines, "canary: the candidate itself answered no call"]
+        return ["canary: the candidate itself answered no call"]
     live, candidate = _both(canary)
     counts = f"{candidate['calls']} calls{_few(candidate)}, live {live['calls']}{_few(live)}"
-    lines.append(f"canary: {counts}, since {canary['since']}")
-    lines += _errors_and_times(
-        *({"live": live[it], "candidate": candidate[it]} for it in ("errors", "duration_us"))
+    errors, times = (
+        {"live": live[it], "candidate": candidate[it]} for it in ("errors", "duration_us")
     )
+    lines = [f"canary: {counts}, since {canary['since']}", *_errors_and_times(errors, times)]
     for name in sorted(live["classes"].keys() | candidate["classes"].keys()):
-        shares = (_share(it["classes"].get(name)) for it in (live, candidate))
-        lines.append("  answered {}  live {}, candidate {}".format(name, *shares))
+        one, other = (_share(it["classes"].get(name)) for it in (live, candidate))
+        lines.append(f"  answered {name}  live {one}; candidate {other}")
+    for who, it in (("live", live), ("candidate", candidate)):
+        if it["mean"] is not None:
+            lines.append(f"  mean answer   {who} {_number(it['mean'])}")
     return lines
 
 
@@ -116,10 +122,6 @@ def _number(figure: dict[str, Any]) -> str:
     return f"{_plain(figure['value'])}{low}"
 
 
-def _quantiles(differences: dict[str, Any]) -> str:
-    return ", ".join(f"{name} {_plain(differences[name])}" for name in ("p50", "p90", "p99", "max"))
-
-
 def _plain(value: float | None) -> str:
     return "cannot be told" if value is None else f"{value:.4g}"
 
@@ -128,7 +130,7 @@ def _outcome_rows(of: str, live: Any, candidate: Any) -> list[tuple[str, ...]]:
     """Return a row for each figure that both have, of each target."""
     if live is None or candidate is None:
         return []
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for target, figures in live.get("targets", {"": live}).items():
         others = candidate["targets"][target] if target else candidate
         for name, figure in figures.items():
@@ -149,12 +151,3 @@ def _outcome_rows(of: str, live: Any, candidate: Any) -> list[tuple[str, ...]]:
 
 def _interval(figure: dict[str, Any]) -> str:
     return "" if figure["low"] is None else f"{figure['low']:.4g} to {figure['high']:.4g}"
-
-
-def _table(titles: tuple[str, ...], rows: list[tuple[Any, ...]]) -> None:
-    if not rows:
-        return
-    table = Table(*titles)
-    for row in rows:
-        table.add_row(*(cell(str(value)) for value in row))
-    Console().print(table)
