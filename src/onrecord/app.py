@@ -19,6 +19,7 @@ from onrecord.accounts.standing import Gate
 from onrecord.errors import ModelDirectoryError, SettingsError
 from onrecord.http import (
     api_keys,
+    compare,
     docs,
     erasures,
     health,
@@ -268,6 +269,7 @@ def _add_routes(app: FastAPI, served: ServedModels, settings: Settings) -> None:
         predictions,
         outcomes,
         quality,
+        compare,
         proofs,
         erasures,
         health,

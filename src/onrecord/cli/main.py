@@ -15,6 +15,7 @@ from onrecord.cli import (
     admin,
     api_keys,
     bulk,
+    compare,
     erase,
     models,
     outcomes,
@@ -75,6 +76,7 @@ def _build() -> typer.Typer:
     cli.add_typer(seal.seal_app, name="seal")
     cli.add_typer(spool.spool_app, name="spool")
     cli.add_typer(outcomes.outcomes_app, name="outcomes")
+    versions.models_app.command("compare")(compare.compare)
     cli.add_typer(versions.models_app, name="models")
     cli.add_typer(retention.retention_app, name="retention")
     return cli

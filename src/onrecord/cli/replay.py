@@ -12,13 +12,11 @@ from typing import Annotated, Any, BinaryIO, Literal
 
 import msgspec
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from onrecord.cli.admin import DatabaseOption, open_database
 from onrecord.cli.moments import moment
 from onrecord.cli.progress import rows_progress
-from onrecord.cli.terminal import cell, shown
+from onrecord.cli.terminal import print_table, shown
 from onrecord.cli.versions import percentage
 from onrecord.errors import SettingsError
 from onrecord.insight.recorded_calls import Meant, count_calls, recorded_calls
@@ -212,7 +210,7 @@ def _tell(report: ReplayReport) -> None:
     lines += [f"  left out         {calls} calls: {why}" for why, calls in report.left_out.items()]
     typer.echo(shown("\n".join(lines)))
     if report.changed:
-        _table(
+        print_table(
             ("was", "would be", "rows"),
             [(it["from"], it["to"], it["rows"]) for it in report.transitions],
         )
@@ -223,9 +221,9 @@ def _tell(report: ReplayReport) -> None:
             if it["changed"]
         ]
         segments.sort(key=lambda it: -it[3] / it[2])
-        _table(("column", "segment", "rows", "changed", "share"), segments[:_MOST_SEGMENTS])
+        print_table(("column", "segment", "rows", "changed", "share"), segments[:_MOST_SEGMENTS])
     if report.most_changed:
-        _table(
+        print_table(
             ("prediction", "was", "would be", "difference"),
             [
                 (
@@ -237,16 +235,7 @@ def _tell(report: ReplayReport) -> None:
                 for it in report.most_changed[:_MOST_SEGMENTS]
             ],
         )
-    _table(
+    print_table(
         ("prediction", "no answer, since"),
         [(it["prediction_id"], it["error"]) for it in report.error_examples[:_MOST_SEGMENTS]],
     )
-
-
-def _table(titles: tuple[str, ...], rows: list[tuple[Any, ...]]) -> None:
-    if not rows:
-        return
-    table = Table(*titles)
-    for row in rows:
-        table.add_row(*(cell(str(value)) for value in row))
-    Console().print(table)

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
 from rich.text import Text
 
-__all__ = ["cell", "shown"]
+__all__ = ["cell", "print_table", "shown"]
 
 
 def shown(text: str) -> str:
@@ -18,3 +23,13 @@ def shown(text: str) -> str:
 def cell(text: str) -> Text:
     """Return text for a cell of a table: on one line, and nothing in it is markup."""
     return Text(shown(text).replace("\n", "\N{REPLACEMENT CHARACTER}"))
+
+
+def print_table(titles: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> None:
+    """Print rows under titles, nothing where there are none."""
+    if not rows:
+        return
+    table = Table(*titles)
+    for row in rows:
+        table.add_row(*(cell(str(value)) for value in row))
+    Console().print(table)

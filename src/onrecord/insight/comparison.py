@@ -12,7 +12,7 @@ import numpy as np
 from onrecord.insight.recorded_calls import RecordedAnswer
 from onrecord.serving.outputs import Outputs, TargetOutput
 
-__all__ = ["Compared", "compared", "is_finite"]
+__all__ = ["Compared", "compared", "is_finite", "outputs_of"]
 
 _Array = np.ndarray[Any, Any]
 
@@ -55,16 +55,25 @@ def compared(answers: Sequence[RecordedAnswer], outputs: Outputs, tolerance: flo
     )
 
 
+def outputs_of(answers: Sequence[RecordedAnswer]) -> Outputs:
+    """Return answers of one version, of which there is at least one, as a model gives them."""
+    first = answers[0].prediction
+    names: list[str | None] = [*first] if isinstance(first, dict) else [None]
+    return Outputs([_target(answers, name) for name in names])
+
+
+def _target(answers: Sequence[RecordedAnswer], name: str | None) -> TargetOutput:
+    values, scores = _parts(answers, name)
+    if None in scores:
+        return TargetOutput(name, values)
+    classes = tuple(scores[0])
+    return TargetOutput(name, values, classes, _scores(scores, classes))
+
+
 def _of_target(
     answers: Sequence[RecordedAnswer], target: TargetOutput, tolerance: float
 ) -> Compared:
-    name = target.name
-    if name is None:
-        values = [answer.prediction for answer in answers]
-        scores = [answer.probabilities for answer in answers]
-    else:
-        values = [_part(answer.prediction, name) for answer in answers]
-        scores = [_part(answer.probabilities, name) for answer in answers]
+    values, scores = _parts(answers, target.name)
     now = np.asarray(target.values)
     if now.dtype.kind == "f" and all(type(value) in {float, int} for value in values):
         distance = np.abs(np.array(values, dtype=np.float64) - now)
@@ -77,6 +86,16 @@ def _of_target(
     distance = np.abs(_scores(scores, target.classes) - np.asarray(target.probabilities))
     differences = distance.max(axis=1)
     return Compared(changed, changed | (differences > tolerance), differences)
+
+
+def _parts(answers: Sequence[RecordedAnswer], name: str | None) -> tuple[list[Any], list[Any]]:
+    """Return what rows were answered of a target: the values, and the probabilities or None."""
+    if name is None:
+        return [it.prediction for it in answers], [it.probabilities for it in answers]
+    return (
+        [_part(it.prediction, name) for it in answers],
+        [_part(it.probabilities, name) for it in answers],
+    )
 
 
 def _part(answer: Any, name: str) -> Any:

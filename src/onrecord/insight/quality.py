@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeAlias
 
 import msgspec
 import numpy as np
-from sqlalchemy import Connection, exists, func, select
+from sqlalchemy import Connection, Select, exists, func, select
 
 from onrecord.insight.metrics import classification_metrics, regression_metrics
 from onrecord.insight.recorded_calls import (
@@ -24,7 +24,7 @@ from onrecord.record.tables import model_versions, outcomes, requests, responses
 from onrecord.serving.outputs import class_key
 from onrecord.serving.subjects import values_in_json
 
-__all__ = ["LEAST_ROWS", "By", "quality"]
+__all__ = ["LEAST_ROWS", "By", "Told", "figures", "quality", "with_outcomes"]
 
 By: TypeAlias = Literal["version", "hour", "day", "week", "segment"]
 """What live quality is parted by: the version that answered, the time it did, or a column."""
@@ -37,7 +37,7 @@ _MOST_GROUPS = 100
 
 
 @dataclass(frozen=True, slots=True)
-class _Told:
+class Told:
     """One row whose outcome is known."""
 
     group: str
@@ -60,7 +60,7 @@ def quality(
     with database.read() as connection:
         calls = connection.execute(answered_calls(select(func.count()), meant)).scalar_one()
         told = list(_told(connection, meant, by, column, reveal))
-    groups: dict[str, list[_Told]] = {}
+    groups: dict[str, list[Told]] = {}
     for it in told:
         groups.setdefault(it.group, []).append(it)
     return {
@@ -70,7 +70,7 @@ def quality(
         "by": by,
         "column": column,
         "groups": [
-            {"group": name, **_figures(groups[name])} for name in sorted(groups)[:_MOST_GROUPS]
+            {"group": name, **figures(groups[name])} for name in sorted(groups)[:_MOST_GROUPS]
         ],
     }
 
@@ -81,11 +81,7 @@ def _told(
     by: By | None,
     column: str | None,
     reveal: Callable[[bytes], bytes],
-) -> Iterator[_Told]:
-    later = outcomes.alias()
-    corrected = exists().where(
-        later.c.prediction_id == outcomes.c.prediction_id, later.c.id > outcomes.c.id
-    )
+) -> Iterator[Told]:
     columns = [
         outcomes.c.prediction_id,
         outcomes.c.value,
@@ -96,13 +92,8 @@ def _told(
     ]
     if by == "segment":
         columns.append(requests.c.input)
-    query = answered_calls(select(*columns), meant)
-    query = (
-        query.join(outcomes, outcomes.c.request_id == requests.c.id)
-        .join(model_versions, model_versions.c.id == requests.c.model_version_id)
-        .where(~corrected)
-        .order_by(outcomes.c.id.desc())
-        .limit(_MOST_ROWS)
+    query = with_outcomes(answered_calls(select(*columns), meant)).join(
+        model_versions, model_versions.c.id == requests.c.model_version_id
     )
     for row in connection.execute(query):
         answers = None if row.output is None else decoded_answers(row.output, row.content_type)
@@ -118,7 +109,21 @@ def _told(
                 group = _segment(row.input, place, column or "", reveal)
             case None:
                 group = "all"
-        yield _Told(group, answers[place], msgspec.json.decode(row.value))
+        yield Told(group, answers[place], msgspec.json.decode(row.value))
+
+
+def with_outcomes(query: Select[Any]) -> Select[Any]:
+    """Return a query of calls joined to the outcomes in force, the newest 200,000 at most."""
+    later = outcomes.alias()
+    corrected = exists().where(
+        later.c.prediction_id == outcomes.c.prediction_id, later.c.id > outcomes.c.id
+    )
+    return (
+        query.join(outcomes, outcomes.c.request_id == requests.c.id)
+        .where(~corrected)
+        .order_by(outcomes.c.id.desc())
+        .limit(_MOST_ROWS)
+    )
 
 
 def _window(moment: datetime, by: str) -> str:
@@ -136,11 +141,12 @@ def _segment(raw: bytes | None, place: int, column: str, reveal: Callable[[bytes
     return "missing" if value is None else class_key(value)
 
 
-def _figures(told: list[_Told]) -> dict[str, Any]:
-    figures: dict[str, Any] = {"n": len(told), "enough": len(told) >= LEAST_ROWS}
+def figures(told: list[Told]) -> dict[str, Any]:
+    """Return how right the answers of some rows were, of which there is at least one."""
+    found: dict[str, Any] = {"n": len(told), "enough": len(told) >= LEAST_ROWS}
     first = told[0].answer.prediction
     if isinstance(first, dict):
-        figures["targets"] = {
+        found["targets"] = {
             name: _of_target(
                 [
                     (
@@ -153,8 +159,8 @@ def _figures(told: list[_Told]) -> dict[str, Any]:
             )
             for name in first
         }
-        return figures
-    return figures | _of_target(
+        return found
+    return found | _of_target(
         [(it.answer.prediction, it.answer.probabilities, it.actual) for it in told]
     )
 

@@ -23,6 +23,7 @@ __all__ = [
     "answered_calls",
     "answers_of",
     "answers_together",
+    "calls_meant",
     "calls_of",
     "count_calls",
     "decoded_answers",
@@ -165,7 +166,7 @@ def places_of(connection: Connection, meant: Meant, most: int) -> list[Place]:
     columns = (requests.c.seq, requests.c.id, func.octet_length(requests.c.input))
     query = answered_calls(select(*columns), meant).where(requests.c.input.is_not(None))
     rows = connection.execute(query.order_by(requests.c.seq).limit(most))
-    return [Place(*row) for row in rows.tuples()]
+    return [Place(seq, name, size) for seq, name, size in rows]
 
 
 def calls_of(
@@ -202,13 +203,17 @@ def _before_newest(connection: Connection, meant: Meant) -> int | None:
 
 def answered_calls(query: Select[Any], meant: Meant) -> Select[Any]:
     """Return a query restricted to the requests, and their responses, that are meant."""
+    return calls_meant(query, meant).where(responses.c.status == _ANSWERED)
+
+
+def calls_meant(query: Select[Any], meant: Meant) -> Select[Any]:
+    """Return a query restricted as by `answered_calls`, but to refused calls of versions, too."""
     by_test_key = select(api_keys.c.id).where(api_keys.c.kind == "test")
     key = requests.c.api_key_id
     query = (
         query.select_from(requests.join(responses, responses.c.request_id == requests.c.id))
         .where(requests.c.model == storable(meant.model))
         .where(requests.c.model_version_id.is_not(None))
-        .where(responses.c.status == _ANSWERED)
         .where(key.is_(None) | key.not_in(by_test_key))
     )
     if meant.versions is not None:

@@ -1,0 +1,44 @@
+"""`/models/{name}/compare`: the candidate beside the live version."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query
+from pydantic import AwareDatetime, BaseModel, Field
+
+from onrecord.http.services import OverseerDep, ServicesDep
+from onrecord.insight.compare import compare
+
+__all__ = ["router"]
+
+router = APIRouter(prefix="/models/{name}", tags=["models"])
+
+
+class Comparison(BaseModel):
+    """The candidate beside the live version; docs/shadow.md says what each figure means."""
+
+    model: str
+    since: str | None
+    until: str | None
+    tolerance: float = Field(description="By how much numbers may differ and agree.")
+    live: dict[str, Any]
+    candidate: dict[str, Any]
+    shadow: dict[str, Any] = Field(description="Both on the same calls.")
+    canary: dict[str, Any] = Field(description="Each on the calls that it answered.")
+
+
+@router.get("/compare", summary="Compare the candidate with the live version")
+async def show_comparison(
+    name: str,
+    _: OverseerDep,
+    services: ServicesDep,
+    since: Annotated[AwareDatetime | None, Query(description="Received at or after.")] = None,
+    until: Annotated[AwareDatetime | None, Query(description="Received before.")] = None,
+) -> Comparison:
+    """Show how a model's candidate does beside the live version; admins and auditors only.
+
+    404 where the model has no candidate.
+    """
+    database = services.database
+    return Comparison(**await database.run(compare, database, name, since, until))
