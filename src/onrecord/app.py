@@ -21,6 +21,7 @@ from onrecord.http import (
     api_keys,
     compare,
     docs,
+    drift,
     erasures,
     health,
     model_versions,
@@ -41,6 +42,7 @@ from onrecord.http.openapi import OpenApi
 from onrecord.http.predict import PredictEndpoint, refusal
 from onrecord.http.refusals import add_refusals
 from onrecord.http.services import Services
+from onrecord.insight.baselines import Drifts
 from onrecord.insight.gate import GateRules
 from onrecord.lifecycle.examination import examine_apart
 from onrecord.lifecycle.fleet import Fleet
@@ -54,6 +56,7 @@ from onrecord.parts import (
     build_external,
     build_reveal,
     build_versions,
+    drift_rules,
     load_given_models,
     loader,
     operator,
@@ -238,6 +241,8 @@ def create_app(
         versions=build_versions(settings, database),
         reveal=build_reveal(settings),
         gate_of=lambda rules: _gate_of(settings, rules),
+        drifts=Drifts(database, build_reveal(settings)),
+        drift_rules=drift_rules(settings),
         registration_open=settings.registration_open,
         token_seconds=settings.token_minutes * 60,
     )
@@ -270,6 +275,7 @@ def _add_routes(app: FastAPI, served: ServedModels, settings: Settings) -> None:
         outcomes,
         quality,
         compare,
+        drift,
         proofs,
         erasures,
         health,

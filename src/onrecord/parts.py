@@ -19,6 +19,7 @@ from onrecord.accounts.sessions import Sessions
 from onrecord.accounts.sign_in import Accounts
 from onrecord.accounts.tokens import Tokens
 from onrecord.errors import SettingsError
+from onrecord.insight.drift import DriftRules
 from onrecord.lifecycle.directories import Source, model_sources
 from onrecord.lifecycle.examination import Examiner
 from onrecord.lifecycle.fleet import Load
@@ -45,6 +46,7 @@ __all__ = [
     "build_external",
     "build_reveal",
     "build_versions",
+    "drift_rules",
     "first_model_name",
     "load_directory",
     "load_given_models",
@@ -108,6 +110,15 @@ def build_eraser(settings: Settings, database: Database) -> Eraser:
     """Build what erases on the record, with the seal's key; raises SealError."""
     key = SigningKey.from_file(settings.seal_key_file)
     return Eraser(database, key, HeadsFile(settings.heads_path))
+
+
+def drift_rules(settings: Settings) -> DriftRules:
+    """Return when a feature drifts, as the settings say."""
+    return DriftRules(
+        least_rows=settings.drift_rows,
+        warning=settings.drift_warning,
+        drift=settings.drift_limit,
+    )
 
 
 def build_external(settings: Settings) -> ExternalTokens | None:

@@ -99,6 +99,13 @@ class Settings(BaseSettings):
         description="How many versions of a model are in use at most; the oldest that is neither "
         "live nor candidate nor previous is retired when there are more.",
     )
+    drift_rows: int = Field(
+        default=200, ge=30, description="Of fewer rows than that nothing is said about drift."
+    )
+    drift_warning: float = Field(
+        default=0.1, gt=0, description="From which PSI a feature is warned of."
+    )
+    drift_limit: float = Field(default=0.25, gt=0, description="From which PSI a feature drifts.")
     data_dir: Path = Field(
         default=Path("onrecord-data"),
         description="Where the server keeps its own files: record, keys, tree heads, trusted "

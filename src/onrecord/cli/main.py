@@ -16,6 +16,7 @@ from onrecord.cli import (
     api_keys,
     bulk,
     compare,
+    drift,
     erase,
     models,
     outcomes,
@@ -77,6 +78,7 @@ def _build() -> typer.Typer:
     cli.add_typer(spool.spool_app, name="spool")
     cli.add_typer(outcomes.outcomes_app, name="outcomes")
     versions.models_app.command("compare")(compare.compare)
+    cli.add_typer(drift.drift_app, name="drift")
     cli.add_typer(versions.models_app, name="models")
     cli.add_typer(retention.retention_app, name="retention")
     return cli

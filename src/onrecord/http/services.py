@@ -15,6 +15,8 @@ from onrecord.accounts.sessions import Sessions
 from onrecord.accounts.sign_in import Accounts
 from onrecord.accounts.standing import Gate
 from onrecord.errors import Forbidden
+from onrecord.insight.baselines import Drifts
+from onrecord.insight.drift import DriftRules
 from onrecord.insight.gate import GateRules
 from onrecord.lifecycle.fleet import Fleet
 from onrecord.lifecycle.versions import Gate as VersionGate
@@ -58,6 +60,8 @@ class Services:
     versions: Versions
     reveal: Callable[[bytes], bytes]
     gate_of: Callable[[GateRules], VersionGate]
+    drifts: Drifts
+    drift_rules: DriftRules
     registration_open: bool
     token_seconds: int
 

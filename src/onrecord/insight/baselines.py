@@ -30,6 +30,7 @@ from onrecord.record.commit_order import complete_up_to
 from onrecord.record.database import Database
 from onrecord.record.ids import time_of
 from onrecord.record.model_versions import StoredVersion, files_of, input_schema_of
+from onrecord.record.tables import utc_text
 from onrecord.serving.bounds import Damaged
 from onrecord.serving.input_schema import InputSchema, parse_input_schema
 from onrecord.serving.model_files import BASELINE_FILE, SCHEMA_FILE
@@ -101,7 +102,9 @@ class Drifts:
             raise Conflict(f"No call that {version} answered in JSON at that time is on record.")
         rows, answers = rows[-_MOST_ROWS:], answers[-_MOST_ROWS:]
         sketch = sketch_of(table_of(schema.columns, rows), outputs_of(answers))
-        span = " to ".join("..." if it is None else f"{it:%Y-%m-%dT%H:%MZ}" for it in (since, until))
+        span = " to ".join(
+            "..." if it is None else f"{it:%Y-%m-%dT%H:%MZ}" for it in (since, until)
+        )
         source = f"{sketch.rows} rows on record, {span}"
         with self._database.write() as connection:
             document = encoded(sketch).decode()
@@ -153,7 +156,8 @@ class Drifts:
     ) -> dict[str, Any]:
         """Return the drift of a version in the hours that begin in a time; see docs/drift.md.
 
-        Raises Conflict where the version has no baseline.
+        An hour that has begun before `since` is left out. Raises Conflict where the version has no
+        baseline.
         """
         baseline = self.baseline(version)
         if baseline is None:
@@ -174,11 +178,11 @@ class Drifts:
             "number": version.number,
             "version": version.version,
             "sha256": version.sha256,
-            "since": since,
-            "until": until,
+            "since": since and utc_text(since),
+            "until": until and utc_text(until),
             "baseline": {
                 "id": baseline.id,
-                "made_at": baseline.made_at,
+                "made_at": utc_text(baseline.made_at),
                 "source": baseline.source,
                 "rows": whole.rows,
             },

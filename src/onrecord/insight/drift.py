@@ -145,8 +145,8 @@ def _bins(before: Spread, now: Spread) -> list[dict[str, Any]]:
         bins = [(names[i], before.counts[i], now.counts[i]) for i in kept]
         rest = places[_MOST_BINS:]
         if rest:
-            sums = (sum(it.counts[i] for i in rest) for it in (before, now))
-            bins.append(("others", *sums))
+            a, b = (sum(it.counts[i] for i in rest) for it in (before, now))
+            bins.append(("others", a, b))
     else:
         bins = _ranges(before, now)
     bins.append(("missing", before.missing, now.missing))

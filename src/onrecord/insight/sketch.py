@@ -191,5 +191,5 @@ def _target(prefix: str, target: TargetOutput) -> Iterator[_Values]:
 
 def _are_numbers(values: Sequence[Any] | _Array) -> bool:
     if isinstance(values, np.ndarray):
-        return values.dtype.kind == "f"
+        return bool(values.dtype.kind == "f")
     return all(type(value) is float for value in values)

@@ -37,8 +37,8 @@ from onrecord.serving.golden_rows import (
 from onrecord.serving.graph_cache import GraphCache, KeptConversion, conversion_key
 from onrecord.serving.input_schema import InputSchema, parse_input_schema
 from onrecord.serving.model_files import (
-    MAX_TEXT_BYTES,
     BASELINE_FILE,
+    MAX_TEXT_BYTES,
     SCHEMA_FILE,
     memory_bytes,
     read_file,
