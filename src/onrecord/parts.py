@@ -19,6 +19,7 @@ from onrecord.accounts.sessions import Sessions
 from onrecord.accounts.sign_in import Accounts
 from onrecord.accounts.tokens import Tokens
 from onrecord.errors import SettingsError
+from onrecord.insight.baselines import parse_baseline
 from onrecord.insight.drift import DriftRules
 from onrecord.lifecycle.directories import Source, model_sources
 from onrecord.lifecycle.examination import Examiner
@@ -34,7 +35,7 @@ from onrecord.record.writer_order import WriterOrder
 from onrecord.record.writer_process import WriterProcess
 from onrecord.serving.artifact import Model, model_of, read_model_directory
 from onrecord.serving.input_schema import parse_input_schema
-from onrecord.serving.model_files import MAX_TEXT_BYTES, SCHEMA_FILE, read_file
+from onrecord.serving.model_files import BASELINE_FILE, MAX_TEXT_BYTES, SCHEMA_FILE, read_file
 from onrecord.serving.trust import Trust
 from onrecord.settings import Settings
 
@@ -192,7 +193,10 @@ def load_directory(settings: Settings, source: Source) -> tuple[dict[str, bytes]
     """
     files = read_model_directory(source.directory)
     name = _name_of(settings, source, files[SCHEMA_FILE])
-    return files, loader(settings)(files, source.directory, name)
+    model = loader(settings)(files, source.directory, name)
+    if BASELINE_FILE in files:
+        parse_baseline(files[BASELINE_FILE], model.schema)
+    return files, model
 
 
 def first_model_name(settings: Settings) -> str | None:

@@ -293,3 +293,36 @@ def test_strangers_see_no_drift_and_what_is_not_there_is_said(
     assert drift(client, auditor, version="9").status_code == 404
     assert drift(client, auditor, since="soon").status_code == 400
     assert "No call" in str(command(settings, "freeze", "risk").exception)
+
+
+def test_training_data_is_the_baseline_that_comes_with_the_directory(tmp_path: Path) -> None:
+    header = "age,smoker,ward,note,risk\n"
+    random = np.random.default_rng(3)
+    lines = [
+        f"{random.normal(50, 9):.1f},{'true' if i % 3 else 'false'},{'AB'[i % 2]},,{i % 2}\n"
+        for i in range(400)
+    ]
+    lines[7] = ",true,A,x,1\n"
+    (tmp_path / "rows.csv").write_text(header + "".join(lines))
+    (tmp_path / "model.pkl").write_bytes(b"not trusted, so never loaded")
+
+    words = ["init", str(tmp_path / "model.pkl"), str(tmp_path / "rows.csv"), "--target", "risk"]
+    made = CliRunner().invoke(_build(), [*words, "-o", str(tmp_path / "risk")])
+
+    assert made.exit_code == 0, made.output
+    assert "without scores" in made.output
+    directory = tmp_path / "risk"
+    read = parse_input_schema((directory / "input_schema.json").read_bytes(), "input_schema.json")
+    baseline = parse_baseline((directory / "baseline.json").read_bytes(), read)
+    assert baseline.rows == 400
+    assert baseline.features["age"].missing == 1
+    assert baseline.features["smoker"].counts == [134, 266, 0]
+    assert baseline.features["ward"].values == ["A", "B"]
+    assert baseline.scores == {}
+    secret = json.loads((directory / "input_schema.json").read_text())
+    age = secret["input_schema"]["columns"][0]
+    del age["example"]
+    age["sensitive"] = True
+    hidden = parse_input_schema(json.dumps(secret).encode(), "input_schema.json")
+    with pytest.raises(ModelDirectoryError, match="sensitive"):
+        parse_baseline((directory / "baseline.json").read_bytes(), hidden)

@@ -10,11 +10,15 @@ from typing import Annotated
 import typer
 
 from onrecord.cli.terminal import shown
-from onrecord.errors import SettingsError
+from onrecord.errors import OnrecordError, SettingsError
+from onrecord.insight.baselines import encoded
+from onrecord.insight.training_baseline import training_baseline
 from onrecord.parts import load_trust
 from onrecord.serving.artifact import load_model, read_model_file
 from onrecord.serving.formats import types_to_trust
 from onrecord.serving.infer_schema import infer_schema
+from onrecord.serving.input_schema import parse_input_schema
+from onrecord.serving.model_files import BASELINE_FILE, SCHEMA_FILE
 from onrecord.settings import load_settings
 
 __all__ = ["check", "init", "trust"]
@@ -35,7 +39,7 @@ def init(
     if not model.is_file():
         raise SettingsError(f"{model} is not a file")
     directory = output or model.parent / model.stem
-    schema_file = directory / "input_schema.json"
+    schema_file = directory / SCHEMA_FILE
     if schema_file.exists() and not force:
         raise SettingsError(f"{schema_file} exists; say --force to replace it")
     document = infer_schema(data, target)
@@ -44,8 +48,24 @@ def init(
     if placed.resolve() != model.resolve():
         shutil.copyfile(model, placed)
     schema_file.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+    scores = _write_baseline(directory, data)
     count = len(document["input_schema"]["columns"])
     typer.echo(f"wrote {schema_file}: {count} columns; read it, then `onrecord check {directory}`")
+    typer.echo(f"wrote {directory / BASELINE_FILE}, what drift is measured from{scores}")
+
+
+def _write_baseline(directory: Path, data: Path) -> str:
+    """Write the baseline that the training data is; return what is to be said of its scores."""
+    schema = parse_input_schema((directory / SCHEMA_FILE).read_bytes(), SCHEMA_FILE)
+    runtime, told = None, ""
+    try:
+        trusted = load_trust(load_settings())
+        runtime = load_model(directory, trust=trusted, name=None, compile=False).runtime
+    except OnrecordError:
+        told = "; without scores, as the model cannot be loaded before it is trusted and checked"
+    sketch = training_baseline(data, schema, runtime)
+    (directory / BASELINE_FILE).write_bytes(encoded(sketch) + b"\n")
+    return told
 
 
 def trust(

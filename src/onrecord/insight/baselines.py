@@ -59,6 +59,10 @@ def parse_baseline(raw: bytes, schema: InputSchema) -> Sketch:
     unknown = sketch.features.keys() - set(schema.names)
     if unknown:
         raise _unusable(f"the schema has no column {min(unknown)!r}")
+    secret = {column.name for column in schema.columns if column.sensitive}
+    if secret & sketch.features.keys():
+        name = min(secret & sketch.features.keys())
+        raise _unusable(f"it tells of {name!r}, which the schema marks as sensitive")
     for name, spread in (sketch.features | sketch.scores).items():
         bins = spread.edges if spread.kind == "number" else spread.values
         if len(spread.counts) != len(bins) + 1:

@@ -11,7 +11,7 @@ from onrecord.errors import StartupError
 from onrecord.serving.column_reader import RESERVED_NAMES
 from onrecord.serving.columns import INTEGER_LIMIT, NUMBER_LIMIT
 
-__all__ = ["infer_schema"]
+__all__ = ["infer_schema", "read_data"]
 
 _MOST_CATEGORIES = 50
 _MOST_CLASSES = 20
@@ -25,7 +25,7 @@ def infer_schema(data_file: Path, target: str | None) -> dict[str, Any]:
     `target` is the column that the model predicts, which is no input. Raises StartupError where
     the file cannot be read or a column has a type that no schema can have.
     """
-    table = _read(data_file)
+    table = read_data(data_file)
     names: list[str] = table.column_names
     _check_names(names, target, data_file)
     if table.num_rows == 0:
@@ -39,7 +39,8 @@ def infer_schema(data_file: Path, target: str | None) -> dict[str, Any]:
     return {"input_schema": document}
 
 
-def _read(file: Path) -> Any:
+def read_data(file: Path) -> Any:
+    """Return a CSV or Parquet file as an Arrow table; raises StartupError."""
     try:
         import pyarrow as pa
         from pyarrow import csv, parquet
