@@ -304,6 +304,7 @@ STRANGER_GETS = {
     ("get", "/predictions/{prediction}/proof"): 404,
     ("delete", "/keys/{key_id}"): 404,
     ("get", "/models/{name}/changes"): 403,
+    ("get", "/models/{name}/compare"): 403,
     **{
         ("post", f"/models/{{name}}/{action}"): 403
         for action in ("promote", "rollback", "shadow", "canary", "stop", "retire")
