@@ -291,9 +291,9 @@ def test_a_server_runs_its_shadows_and_a_broken_one_harms_nobody(
             rows = model_files.c.model_version_id == newest
             connection.execute(model_files.update().where(rows).values(data=b"{}"))
         change.share("risk", "candidate", "shadow", 1.0, by)
-        wait_until(lambda: "a shadow cannot be loaded" in log.read_text())
+        wait_until(lambda: "a shadow cannot go on" in log.read_text())
         assert len(ask(server, token, 5)) == 5
     assert answered(database) == asked
     database.close()
     assert log.read_text().count("a shadow ended") == 1
-    assert log.read_text().count("a shadow cannot be loaded") == 1
+    assert log.read_text().count("a shadow cannot go on") == 1
