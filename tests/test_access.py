@@ -307,6 +307,8 @@ STRANGER_GETS = {
     ("delete", "/keys/{key_id}"): 404,
     ("get", "/models/{name}/changes"): 403,
     ("get", "/models/{name}/quality"): 403,
+    ("get", "/models/{name}/compare"): 403,
+    ("get", "/models/{name}/drift"): 403,
     **{
         ("post", f"/models/{{name}}/{action}"): 403
         for action in ("promote", "rollback", "shadow", "canary", "stop", "retire")

@@ -111,7 +111,7 @@ def test_the_figures_are_those_of_a_direct_calculation(service: Service) -> None
     assert close(outcomes["live"]["accuracy"], wilson(int(right[0].sum()), 80))
     assert close(outcomes["candidate"]["accuracy"], wilson(int(right[1].sum()), 80))
     gain = right[1].astype(float) - right[0]
-    assert outcomes["gain"]["accuracy"]["value"] == pytest.approx(gain.mean())
+    assert outcomes["candidate_less_live"]["accuracy"]["value"] == pytest.approx(gain.mean())
 
     with_canary = service.client.get(path, headers=service.admin).json()["canary"]
     assert with_canary["live"]["calls"] == 0

@@ -13,12 +13,14 @@ from sqlalchemy import delete, update
 from starlette.testclient import TestClient
 from typer.testing import CliRunner, Result
 
-from calls import Headers, register, sign_up
+from calls import Headers, recorded, register, sign_up
 from onrecord.cli.main import _build
 from onrecord.errors import ModelDirectoryError
 from onrecord.insight.baselines import encoded, parse_baseline
 from onrecord.insight.drift import DriftRules, compared_with
 from onrecord.insight.sketch import Sketch, add_rows, emptied, merged, sketch_of
+from onrecord.record import outcomes
+from onrecord.record.by import By
 from onrecord.record.database import Database
 from onrecord.record.tables import baselines, drift_sketches
 from onrecord.serving.input_schema import InputSchema, parse_input_schema
@@ -239,6 +241,28 @@ def test_a_deliberate_drift_is_found_from_the_record(
     told = {it["name"]: it["status"] for it in found["features"]}
     assert told == {"age": "drift", "pressure": "ok", "smoker": "ok", "visits": "ok"}
     assert "age" in (tmp_path / "d.html").read_text()
+    estimate = found["estimate"]
+    assert (estimate["estimate"], estimate["calibrated"], estimate["n"]) == (True, False, 1500)
+    assert 0.5 < estimate["accuracy"]["low"] < estimate["accuracy"]["high"] <= 1
+
+
+def test_known_outcomes_calibrate_the_estimate(
+    client: TestClient, settings: Settings, database: Database, ada: Headers, auditor: Headers
+) -> None:
+    ask(client, ada, 1, 400)
+    command(settings, "freeze", "risk")
+    (call,) = (it for it in recorded(database) if b"rows" in (it.input or b""))
+    predictions = json.loads(call.output or b"")["predictions"]
+    with database.write() as connection:
+        for place, it in enumerate(predictions):
+            value = 1 - it["prediction"] if place % 4 == 0 else it["prediction"]
+            outcomes.add(connection, it["id"], value, None, By("", operator="test"))
+
+    estimate = drift(client, auditor).json()["estimate"]
+
+    # A quarter of the outcomes says otherwise, whatever the scores say of themselves.
+    assert estimate["calibrated"] is True
+    assert estimate["accuracy"]["value"] == pytest.approx(0.75, abs=0.05)
 
 
 def test_no_call_is_counted_twice_however_many_look_at_once(

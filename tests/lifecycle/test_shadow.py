@@ -202,6 +202,29 @@ def test_what_the_candidate_cannot_answer_is_on_record_with_why(
     assert all((it.output is None) == (it.error is not None) for it in found)
 
 
+def test_of_a_sensitive_input_no_value_is_in_what_a_shadow_leaves(
+    model_dir: Path, second_dir: Path, tmp_path: Path
+) -> None:
+    directories = []
+    for folder, least in ((model_dir, None), (second_dir, 25)):
+        directory = shutil.copytree(folder, tmp_path / folder.parent.name / "risk")
+        schema = json.loads((directory / "input_schema.json").read_text())
+        column = schema["input_schema"]["columns"][0] | {"sensitive": True, "minimum": least}
+        schema["input_schema"]["columns"][0] = {k: v for k, v in column.items() if v is not None}
+        (directory / "input_schema.json").write_text(json.dumps(schema))
+        directories.append(converted(directory))
+    url = f"sqlite:///{tmp_path / 'record.db'}"
+    with shadow_service(*directories, tmp_path, url) as service:
+        shadowing = service.shadow()
+        asked = service.ask(10)
+
+        work(shadowing)
+
+        found = [service.answers()[it["id"]] for it in asked]
+        assert [it.output is None for it in found] == [True] * 5 + [False] * 5
+        assert {it.error for it in found[:5]} == {"/age: It is less than 25."}
+
+
 def test_one_process_of_a_database_has_the_lock(service: Service) -> None:
     url = service.settings.database_url
     one, other = ShadowLock(service.database, url), ShadowLock(service.database, url)
@@ -268,9 +291,9 @@ def test_a_server_runs_its_shadows_and_a_broken_one_harms_nobody(
             rows = model_files.c.model_version_id == newest
             connection.execute(model_files.update().where(rows).values(data=b"{}"))
         change.share("risk", "candidate", "shadow", 1.0, by)
-        wait_until(lambda: "a shadow cannot be loaded" in log.read_text())
+        wait_until(lambda: "a shadow cannot go on" in log.read_text())
         assert len(ask(server, token, 5)) == 5
     assert answered(database) == asked
     database.close()
     assert log.read_text().count("a shadow ended") == 1
-    assert log.read_text().count("a shadow cannot be loaded") == 1
+    assert log.read_text().count("a shadow cannot go on") == 1

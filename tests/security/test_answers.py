@@ -18,7 +18,9 @@ from onrecord.settings import Settings, load_settings
 Headers = dict[str, str]
 ROUTERS = (
     "api_keys",
+    "compare",
     "docs",
+    "drift",
     "erasures",
     "health",
     "model_versions",

@@ -72,8 +72,10 @@ def _shadow_lines(shadow: dict[str, Any]) -> list[str]:
     ]
     lines += [f"  left out      {n} calls: {why}" for why, n in shadow["left_out"].items()]
     lines.append(f"  outcomes      {outcomes['n']} rows{_few(outcomes)}")
-    gain = outcomes["gain"] or {}
-    return lines + [f"  gain          {name} {_number(it)}" for name, it in gain.items()]
+    paired = outcomes["candidate_less_live"] or {}
+    return lines + [
+        f"  {name}, candidate less live: {_number(figure)}" for name, figure in paired.items()
+    ]
 
 
 def _canary_lines(canary: dict[str, Any]) -> list[str]:

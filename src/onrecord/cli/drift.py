@@ -95,6 +95,8 @@ def _tell(found: dict[str, Any]) -> None:
     ]
     if found["left_out"]:
         lines.append(f"  left out, as they are sensitive: {', '.join(found['left_out'])}")
+    if found["estimate"] is not None:
+        lines.append(_estimate(found["estimate"]))
     typer.echo(shown("\n".join(lines)))
     titles = ("feature or score", "status", "rows", "PSI", "effect", "p", "missing", "was")
     print_table(
@@ -113,6 +115,16 @@ def _tell(found: dict[str, Any]) -> None:
             for it in found["features"] + found["scores"]
         ],
     )
+
+
+def _estimate(found: dict[str, Any]) -> str:
+    figures = (
+        f"{name} {it['value']:.4g} ({it['low']:.4g} to {it['high']:.4g})"
+        for name, it in (("accuracy", found["accuracy"]), ("ROC AUC", found["roc_auc"]))
+        if it["value"] is not None
+    )
+    by = "scores that known outcomes calibrate" if found["calibrated"] else "scores as they are"
+    return f"  estimate  {', '.join(figures)}, from {by}: outcomes may say otherwise"
 
 
 def _number(value: float | None) -> str:

@@ -11,7 +11,7 @@ import msgspec
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
-from onrecord.errors import ModelDirectoryError, OnrecordError
+from onrecord.errors import DatabaseError, OnrecordError, Unavailable
 from onrecord.lifecycle.fleet import load_stored
 from onrecord.lifecycle.shadow_keeper import ShadowOrder
 from onrecord.lifecycle.shadowing import Shadowing, ShadowOver
@@ -48,13 +48,13 @@ def _run() -> int:
             away = False
         except ShadowOver:
             return 0
-        except ModelDirectoryError as error:
-            log.error("a shadow cannot be loaded", model=order.shadow.model, why=str(error))  # noqa: TRY400
-            return 0
-        except (OnrecordError, SQLAlchemyError) as error:
+        except (DatabaseError, Unavailable, SQLAlchemyError) as error:
             if not away:
                 away = True
                 log.warning("a shadow waits", model=order.shadow.model, why=str(error))
+        except OnrecordError as error:
+            log.error("a shadow cannot go on", model=order.shadow.model, why=str(error))  # noqa: TRY400
+            return 0
     return 0
 
 

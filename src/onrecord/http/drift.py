@@ -33,6 +33,9 @@ class Drift(BaseModel):
     left_out: list[str] = Field(description="Sensitive columns, of which nothing is counted.")
     features: list[dict[str, Any]]
     scores: list[dict[str, Any]]
+    estimate: dict[str, Any] | None = Field(
+        description="Which quality is to be expected while outcomes are to come; of two classes."
+    )
 
 
 @router.get("/drift", summary="Show drift")

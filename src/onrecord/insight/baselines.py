@@ -13,6 +13,7 @@ import msgspec
 from onrecord.errors import CallError, Conflict, ModelDirectoryError
 from onrecord.insight.comparison import outputs_of
 from onrecord.insight.drift import DriftRules, compared_with
+from onrecord.insight.estimated_quality import estimated_quality
 from onrecord.insight.recorded_calls import (
     Meant,
     RecordedAnswer,
@@ -192,6 +193,9 @@ class Drifts:
             },
             "left_out": [column.name for column in schema.columns if column.sensitive],
             **compared_with(whole, window, rules),
+            "estimate": estimated_quality(
+                self._database, Meant(version.name, since, until, frozenset({version.id}))
+            ),
         }
 
     def _schema(self, version: StoredVersion) -> InputSchema:

@@ -24,7 +24,7 @@ from onrecord.record.tables import model_versions, outcomes, requests, responses
 from onrecord.serving.outputs import class_key
 from onrecord.serving.subjects import values_in_json
 
-__all__ = ["LEAST_ROWS", "By", "Told", "figures", "quality", "with_outcomes"]
+__all__ = ["LEAST_ROWS", "By", "Told", "figures", "quality", "told_rows", "with_outcomes"]
 
 By: TypeAlias = Literal["version", "hour", "day", "week", "segment"]
 """What live quality is parted by: the version that answered, the time it did, or a column."""
@@ -59,7 +59,7 @@ def quality(
     """
     with database.read() as connection:
         calls = connection.execute(answered_calls(select(func.count()), meant)).scalar_one()
-        told = list(_told(connection, meant, by, column, reveal))
+        told = list(told_rows(connection, meant, by, column, reveal))
     groups: dict[str, list[Told]] = {}
     for it in told:
         groups.setdefault(it.group, []).append(it)
@@ -75,13 +75,14 @@ def quality(
     }
 
 
-def _told(
+def told_rows(
     connection: Connection,
     meant: Meant,
-    by: By | None,
-    column: str | None,
-    reveal: Callable[[bytes], bytes],
+    by: By | None = None,
+    column: str | None = None,
+    reveal: Callable[[bytes], bytes] = lambda raw: raw,
 ) -> Iterator[Told]:
+    """Yield the rows whose outcome is known, the latest outcomes first; see `quality`."""
     columns = [
         outcomes.c.prediction_id,
         outcomes.c.value,

@@ -89,19 +89,20 @@ def answer_calls(
     All rows go through it together; where one has no answer each call is tried alone. `validator`
     is one of the model's schema.
     """
-    read = [_read(model, validator, call) for call in calls]
+    read = [_read(validator, call) for call in calls]
     good = [rows for rows in read if isinstance(rows, Rows)]
     answers = iter(_answer_all(model, good))
     return [next(answers) if isinstance(rows, Rows) else Answered(None, rows, 0.0) for rows in read]
 
 
-def _read(model: Model, validator: Validator, call: RecordedCall) -> Rows | str:
+def _read(validator: Validator, call: RecordedCall) -> Rows | str:
+    """Return the rows of a call, or why it has none, in words that hold nothing of the input."""
     try:
         return read_rows(validator, call)
     except CallError as error:
-        return why(discreet(error) if model.schema.sensitive else error)
-    except Damaged as error:
-        return "it cannot be read" if model.schema.sensitive else str(error)
+        return why(discreet(error))
+    except Damaged:
+        return "it cannot be read"
 
 
 def _answer_all(model: Model, calls: Sequence[Rows]) -> list[Answered]:

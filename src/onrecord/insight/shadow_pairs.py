@@ -150,12 +150,12 @@ class ShadowPairs:
             pairs = list(self._told(connection))
         found: dict[str, Any] = {"n": len(pairs), "enough": len(pairs) >= LEAST_ROWS}
         if not pairs:
-            return found | {"live": None, "candidate": None, "gain": None}
+            return found | {"live": None, "candidate": None, "candidate_less_live": None}
         ours, theirs = ([pair[i] for pair in pairs] for i in (0, 1))
         return found | {
             "live": figures(ours),
             "candidate": figures(theirs),
-            "gain": _gain(ours, theirs),
+            "candidate_less_live": _paired(ours, theirs),
         }
 
     def _told(self, connection: Connection) -> Iterator[tuple[Told, Told]]:
@@ -190,8 +190,11 @@ def latency(durations: list[float]) -> dict[str, float | None]:
 _LATENCY = {"p50": 0.5, "p99": 0.99}
 
 
-def _gain(ours: list[Told], theirs: list[Told]) -> dict[str, Figure] | None:
-    """Return by how much the candidate was more right, row by row; None of several targets."""
+def _paired(ours: list[Told], theirs: list[Told]) -> dict[str, Figure] | None:
+    """Return the mean over the rows of the candidate's figure less the live version's.
+
+    None where there are several targets.
+    """
     first = ours[0].answer.prediction
     if isinstance(first, dict):
         return None

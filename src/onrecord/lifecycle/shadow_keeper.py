@@ -26,6 +26,7 @@ from onrecord.record.shadows import Shadow, running
 __all__ = ["ShadowKeeper", "ShadowOrder"]
 
 _SECONDS = 0.25
+_LEAVE_SECONDS = 5.0
 
 
 class ShadowOrder(msgspec.Struct, frozen=True):
@@ -38,7 +39,7 @@ class ShadowOrder(msgspec.Struct, frozen=True):
 class ShadowKeeper:
     """Runs `program` once for each shadow; for use as a context manager.
 
-    The program gets an `ShadowOrder` as a line of JSON on standard input, which ends when it is to
+    The program gets a `ShadowOrder` as a line of JSON on standard input, which ends when it is to
     leave, also where this process was killed. It is killed as soon as anything about its model's
     deployment changes. One that ends by itself is not started again before that; the log has it,
     once, unless it ended with 0, having told why itself.
@@ -64,7 +65,8 @@ class ShadowKeeper:
 
     def __exit__(self, *_: object) -> None:
         self._leaving.set()
-        self._thread.join()
+        # Where the database is silent they see by themselves that this process has ended.
+        self._thread.join(_LEAVE_SECONDS)
 
     def _keep(self) -> None:
         log = structlog.get_logger("onrecord")
@@ -86,11 +88,7 @@ class ShadowKeeper:
             if newest != self._revision:
                 self._shadows = running(connection)
                 self._revision = newest
-        wanted = set(self._shadows)
-        if not wanted or not self._lock.take():
-            wanted = set()
-        if not wanted and not self._processes:
-            return
+        wanted = set(self._shadows) if self._shadows and self._lock.take() else set()
         self._ended &= wanted
         self._end(self._processes.keys() - wanted)
         self._note_ended()
