@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 class LocalReceiver:
-    """`notes` are what arrived, `tries` how many came; `status` is what it answers.
+    """`notes` are what arrived, with `headers`, `tries` how many came; `status` is its answer.
 
     While `hangs` is set it answers nobody. GET answers `content`.
     """
@@ -17,6 +17,7 @@ class LocalReceiver:
     def __init__(self, content: bytes = b"") -> None:
         self.notes: list[str] = []
         self.types: set[str | None] = set()
+        self.headers: list[dict[str, str]] = []
         self.tries = 0
         self.status = 204
         self.hangs = threading.Event()
@@ -33,6 +34,7 @@ class LocalReceiver:
                 status = receiver.status
                 if status < 300:
                     receiver.types.add(self.headers["content-type"])
+                    receiver.headers.append({k.lower(): v for k, v in self.headers.items()})
                     receiver.notes.append(note)
                 self.send_response(status)
                 self.end_headers()

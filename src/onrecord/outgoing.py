@@ -11,6 +11,7 @@ import http.client
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 from onrecord.errors import RemoteError
@@ -51,10 +52,17 @@ def get(url: str, *, seconds: float, max_bytes: int) -> bytes:
     return _ask(urllib.request.Request(url), seconds=seconds, max_bytes=max_bytes)  # noqa: S310 - `_ask` opens http and https only
 
 
-def post(url: str, body: bytes, content_type: str, *, seconds: float) -> None:
+def post(
+    url: str,
+    body: bytes,
+    content_type: str,
+    *,
+    seconds: float,
+    headers: Mapping[str, str] | None = None,
+) -> None:
     """Post a body; returns where the answer is of status 2xx, raises RemoteError as `get` does."""
-    headers = {"content-type": content_type}
-    request = urllib.request.Request(url, data=body, headers=headers, method="POST")  # noqa: S310 - as above
+    sent = {"content-type": content_type, **(headers or {})}
+    request = urllib.request.Request(url, data=body, headers=sent, method="POST")  # noqa: S310 - as above
     _ask(request, seconds=seconds, max_bytes=_IGNORED_BYTES)
 
 

@@ -47,6 +47,7 @@ __all__ = [
     "build_external",
     "build_reveal",
     "build_versions",
+    "check_drift_webhook",
     "drift_rules",
     "first_model_name",
     "load_directory",
@@ -120,6 +121,19 @@ def drift_rules(settings: Settings) -> DriftRules:
         warning=settings.drift_warning,
         drift=settings.drift_limit,
     )
+
+
+def check_drift_webhook(settings: Settings) -> None:
+    """Raise SettingsError where drift could not be told as the settings say."""
+    if settings.drift_webhook is None:
+        return
+    fault = fault_of_url(settings.drift_webhook.get_secret_value())
+    if fault is not None:
+        raise SettingsError(f"setting drift_webhook: {fault}")
+    if settings.drift_webhook_secret is None:
+        raise SettingsError("setting drift_webhook_secret: say what the messages are signed with")
+    if not settings.drift_minutes:
+        raise SettingsError("setting drift_minutes: say how often drift is looked for")
 
 
 def build_external(settings: Settings) -> ExternalTokens | None:

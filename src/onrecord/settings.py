@@ -106,6 +106,15 @@ class Settings(BaseSettings):
         default=0.1, gt=0, description="From which PSI a feature is warned of."
     )
     drift_limit: float = Field(default=0.25, gt=0, description="From which PSI a feature drifts.")
+    drift_minutes: float = Field(
+        default=0, ge=0, description="How often drift is looked for; 0: only when it is asked for."
+    )
+    drift_webhook: SecretStr | None = Field(
+        default=None, description="An https URL that is told when drift begins or ends."
+    )
+    drift_webhook_secret: SecretStr | None = Field(
+        default=None, description="What those messages are signed with."
+    )
     data_dir: Path = Field(
         default=Path("onrecord-data"),
         description="Where the server keeps its own files: record, keys, tree heads, trusted "

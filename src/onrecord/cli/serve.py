@@ -8,10 +8,11 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
+import msgspec
 import typer
 import uvicorn
 from starlette.types import ASGIApp
@@ -25,7 +26,7 @@ from onrecord.http.protocol import HttpProtocol
 from onrecord.kept_process import KeptProcess
 from onrecord.lifecycle.shadow_keeper import ShadowKeeper
 from onrecord.logs import configure_logs
-from onrecord.parts import first_model_name, writer_process
+from onrecord.parts import check_drift_webhook, first_model_name, writer_process
 from onrecord.record import users
 from onrecord.record.checkpoint import SigningKey
 from onrecord.record.database import Database
@@ -35,6 +36,7 @@ from onrecord.settings import Settings, load_settings
 __all__ = ["demo", "serve", "worker_app"]
 
 _GARBAGE_THRESHOLD = 20_000
+_DRIFT_LEAVE_SECONDS = 10.0
 # How the workers learn where the writer's process is.
 _WRITER_ADDRESS = "_ONRECORD_WRITER_ADDRESS"
 # Where they count together what is limited.
@@ -82,6 +84,7 @@ def serve(
         "spool": spool,
     }
     settings = load_settings(**given)
+    check_drift_webhook(settings)
     configure_logs(form=settings.log_format, level=settings.log_level)
     allow_open_files()
     if settings.workers == 1:
@@ -180,14 +183,26 @@ def _build(
 
 @contextmanager
 def _beside(settings: Settings, given: dict[str, object]) -> Iterator[None]:
-    """Have the record sealed and shadows run meanwhile, once for however many workers."""
+    """Have the record sealed, shadows run and drift looked for, once for all workers."""
     told = {name: value for name, value in given.items() if name != "model_dir"}
-    with ShadowKeeper(settings.database_url, ["-m", "onrecord.cli.shadow_worker"], told):
-        if not settings.seal_seconds:
-            yield
-            return
-        with _sealing(settings):
-            yield
+    with ExitStack() as stack:
+        shadows = ["-m", "onrecord.cli.shadow_worker"]
+        stack.enter_context(ShadowKeeper(settings.database_url, shadows, told))
+        if settings.drift_minutes:
+            stack.enter_context(_drift_process(settings, told))
+        if settings.seal_seconds:
+            stack.enter_context(_sealing(settings))
+        yield
+
+
+def _drift_process(settings: Settings, told: dict[str, object]) -> KeptProcess:
+    return KeptProcess(
+        "onrecord.cli.drift_worker",
+        msgspec.json.encode(told),
+        name="the process that looks for drift",
+        leave_seconds=_DRIFT_LEAVE_SECONDS,
+        pause_seconds=60 * settings.drift_minutes,
+    )
 
 
 def _sealing(settings: Settings) -> KeptProcess:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from datetime import datetime
 
 from fastapi import APIRouter, Response
@@ -12,6 +13,7 @@ from pydantic import BaseModel, Field
 
 from onrecord.errors import DatabaseError, OnrecordError
 from onrecord.http.services import Services, ServicesDep
+from onrecord.record import baselines
 from onrecord.record.database import Database
 from onrecord.record.seal import newest_head, unsealed_at_most
 from onrecord.record.spool import Depth
@@ -103,13 +105,14 @@ async def readyz(services: ServicesDep) -> Readiness:
 
 @router.get(
     "/metrics",
-    summary="What waits, for Prometheus",
+    summary="What waits and what drifts, for Prometheus",
     response_class=Response,
     responses={200: {"content": {"text/plain": {}}, "description": "Prometheus' text format"}},
 )
 async def metrics(services: ServicesDep) -> Response:
-    """Show how much the spool holds; it is the same whichever worker is asked."""
+    """Show what the spool holds and what drifts; it is the same whichever worker is asked."""
     registry = CollectorRegistry()
+    await _add_drift(services.database, registry)
     depth = await _depth(services)
     if depth is not None:
         for name, meaning, value in (
@@ -120,6 +123,27 @@ async def metrics(services: ServicesDep) -> Response:
         ):
             Gauge(f"onrecord_spool_{name}", meaning, registry=registry).set(value)
     return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+
+
+async def _add_drift(database: Database, registry: CollectorRegistry) -> None:
+    """Add what was last found of the live versions; nothing while the database is away."""
+
+    def read() -> list[tuple[str, int, str]]:
+        with database.read() as connection:
+            return baselines.found_of_live(connection)
+
+    labels = ("model", "number", "feature")
+    psi = Gauge("onrecord_drift_psi", "How far it is from the baseline.", labels, registry=registry)
+    drifting = Gauge("onrecord_drifting", "1 where it drifts.", labels, registry=registry)
+    try:
+        found = await database.run(read, seconds=_PATIENCE_SECONDS)
+    except OnrecordError:
+        return
+    for model, number, text in found:
+        told = json.loads(text)
+        for feature, value in told.get("psi", {}).items():
+            psi.labels(model, number, feature).set(value)
+            drifting.labels(model, number, feature).set(feature in told["drifting"])
 
 
 async def _check_database(services: Services) -> tuple[str, bool]:

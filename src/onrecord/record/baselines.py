@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, exists, insert, select, update
 
 from onrecord.record.by import By
 from onrecord.record.ids import new_id
-from onrecord.record.tables import baselines, drift_sketches
+from onrecord.record.tables import baselines, deployments, drift_sketches, model_versions
 from onrecord.record.text import storable
 from onrecord.record.upsert import put
 
@@ -19,6 +19,7 @@ __all__ = [
     "Baseline",
     "add",
     "advance",
+    "found_of_live",
     "newest",
     "put_sketches",
     "set_found",
@@ -108,6 +109,24 @@ def set_found(connection: Connection, baseline_id: str, before: str, found: str)
         .values(found=found)
     )
     return connection.execute(statement).rowcount == 1
+
+
+def found_of_live(connection: Connection) -> list[tuple[str, int, str]]:
+    """Return of each live version the model's name, its number, and what was last found."""
+    newer = baselines.alias()
+    query = (
+        select(deployments.c.name, model_versions.c.number, baselines.c.found)
+        .join(model_versions, model_versions.c.id == deployments.c.live_id)
+        .join(baselines, baselines.c.model_version_id == deployments.c.live_id)
+        .where(
+            ~exists().where(
+                newer.c.model_version_id == baselines.c.model_version_id,
+                newer.c.id > baselines.c.id,
+            )
+        )
+        .order_by(deployments.c.name)
+    )
+    return [(row.name, row.number, row.found) for row in connection.execute(query)]
 
 
 def sketches(
