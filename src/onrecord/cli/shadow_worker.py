@@ -6,6 +6,7 @@ import os
 import select
 import signal
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import msgspec
 import structlog
@@ -23,18 +24,21 @@ from onrecord.record.shadows import Shadow
 from onrecord.settings import Settings, load_settings
 
 _LEAST_URGENT = 19
-_PAUSE_SECONDS = 0.3
+_PAUSE_SECONDS = 0.5
 
 
 def _run() -> int:
     # A signal reaches the whole group of processes; the one that serves says when it is over.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    os.nice(_LEAST_URGENT)
     order = msgspec.json.decode(sys.stdin.buffer.readline(), type=ShadowOrder)
     settings = load_settings(**order.settings)
     configure_logs(form=settings.log_format, level=settings.log_level)
     database = Database(settings.database_url)
+    database.commit_loosely()
+    writer = ThreadPoolExecutor(1, thread_name_prefix="shadow writer")
+    writer.submit(int).result()  # its thread is there, and keeps the priority that this one has
+    _give_way()
     log = structlog.get_logger("onrecord")
     shadowing: Shadowing | None = None
     pause, away = 0.0, False
@@ -42,7 +46,7 @@ def _run() -> int:
         pause = _PAUSE_SECONDS
         try:
             if shadowing is None:
-                shadowing = _begin(settings, database, order.shadow)
+                shadowing = _begin(settings, database, order.shadow, writer)
             if shadowing.step():
                 pause = 0.0
             away = False
@@ -58,13 +62,28 @@ def _run() -> int:
     return 0
 
 
-def _begin(settings: Settings, database: Database, shadow: Shadow) -> Shadowing:
+def _begin(
+    settings: Settings, database: Database, shadow: Shadow, writer: ThreadPoolExecutor
+) -> Shadowing:
     with database.read() as connection:
         version = get(connection, shadow.model_version_id)
     model = load_stored(database, version, loader(settings))
     log = structlog.get_logger("onrecord")
     log.info("shadow begins", version=str(version), share=shadow.share)
-    return Shadowing(database, shadow, model, build_reveal(settings))
+    return Shadowing(
+        database,
+        shadow,
+        model,
+        build_reveal(settings),
+        write=lambda work: writer.submit(work).result(),
+    )
+
+
+def _give_way() -> None:
+    """Have this thread, and those that it starts, run when nobody else wants the processor."""
+    os.nice(_LEAST_URGENT)
+    if sys.platform == "linux":
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ __all__ = ["MOST_BEHIND", "ShadowOver", "Shadowing"]
 MOST_BEHIND = 10_000
 """How many calls of its share a shadow may be behind; of more it skips the oldest."""
 
-_CALLS_AT_ONCE = 256
+_CALLS_AT_ONCE = 500
 _BYTES_AT_ONCE = 4 << 20
 _SOUGHT_AT_ONCE = 5000
 
@@ -42,10 +42,12 @@ class Shadowing:
     `model` is the version loaded, `reveal` decrypts recorded inputs. Of the calls that another
     version answered since the shadow began it takes a share by their ids, in the order of the
     record. How far it has come is on record with each batch of answers, so one that is cut short
-    goes on where it was.
+    goes on where it was. `write` runs what holds up the database's other writers, and returns
+    once that is done: a thread of a low priority must not do that itself, or they would wait until
+    it gets the processor.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - everything it needs is handed in
         self,
         database: Database,
         shadow: Shadow,
@@ -53,12 +55,14 @@ class Shadowing:
         reveal: Callable[[bytes], bytes],
         *,
         most_behind: int = MOST_BEHIND,
+        write: Callable[[Callable[[], None]], None] = lambda work: work(),
     ) -> None:
         self._database = database
         self._shadow = shadow
         self._model = model
         self._reveal = reveal
         self._most_behind = most_behind
+        self._write = write
         self._validator = Validator(model.schema, max_rows=MAX_ROWS)
         self._meant = Meant(shadow.model, other_than=shadow.model_version_id)
         with database.read() as connection:
@@ -116,10 +120,13 @@ class Shadowing:
         ]
 
     def _put(self, answers: Sequence[ShadowAnswer], progress: Progress) -> None:
-        with self._database.write() as connection:
-            if not is_running(connection, self._shadow):
-                raise ShadowOver
-            put_on_record(connection, self._shadow, answers, progress)
+        def work() -> None:
+            with self._database.write() as connection:
+                if not is_running(connection, self._shadow):
+                    raise ShadowOver
+                put_on_record(connection, self._shadow, answers, progress)
+
+        self._write(work)
         self._progress = progress
 
 

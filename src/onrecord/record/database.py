@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeVar
 
 import anyio
 import anyio.to_thread
-from sqlalchemy import Connection, Engine, PoolProxiedConnection, exc, text
+from sqlalchemy import Connection, Engine, PoolProxiedConnection, event, exc, text
 from sqlalchemy.engine import make_url
 
 from onrecord.errors import DatabaseError, Unavailable
@@ -71,6 +71,21 @@ class Database:
             connection.execution_options(**{sqlite_engine.WRITE: True})
             with connection.begin():
                 yield connection
+
+    def commit_loosely(self) -> None:
+        """Have no commit of this object wait for the disk, for what can be made again.
+
+        To be called before the first connection. What is committed may go with a loss of power, as
+        a whole and from its end, unless another commit came after it.
+        """
+
+        def loosely(connection: Any, _: Any) -> None:
+            if self.dialect == "sqlite":
+                connection.execute("PRAGMA synchronous=NORMAL")
+            else:
+                postgresql_engine.set_synchronous_commit(connection, "off")
+
+        event.listen(self.engine, "connect", loosely)
 
     def erase_securely(self, connection: Connection) -> None:
         """Have what a transaction deletes be gone from the file, as far as the database can."""

@@ -8,7 +8,7 @@ from sqlalchemy import URL, Engine, create_engine, event
 
 from onrecord.errors import DatabaseError
 
-__all__ = ["make"]
+__all__ = ["make", "set_synchronous_commit"]
 
 # A server whose packets get lost would else keep calls waiting for a quarter of an hour.
 _GIVE_UP = {
@@ -38,7 +38,12 @@ def make(url: URL, *, threads: int) -> Engine:
     return engine
 
 
-def _set_up(connection: Any, _: Any) -> None:
+def set_synchronous_commit(connection: Any, level: str) -> None:
+    """Have a new connection's commits wait for the disk, with "on", or not, with "off"."""
     connection.autocommit = True
-    connection.execute("SET synchronous_commit TO on")
+    connection.execute(f"SET synchronous_commit TO {level}")
     connection.autocommit = False
+
+
+def _set_up(connection: Any, _: Any) -> None:
+    set_synchronous_commit(connection, "on")
