@@ -54,10 +54,10 @@ def model_in(home: Path) -> Settings:
     )
 
 
-def fill(database: Database, model: Model, version: int, calls: int) -> None:
+def fill(database: Database, model: Model, version: int, calls: int, user: str = "b") -> None:
     """Put so many calls on record, answered by the model itself."""
     with database.write() as connection:
-        user = add(connection, username="b", email=None, password_hash="-", role="user").id
+        user_id = add(connection, username=user, email=None, password_hash="-", role="user").id
     random = np.random.default_rng(2)
     predictor = Predictor(model, version, None, None, None)  # type: ignore[arg-type]
     raw = database.raw_connection()
@@ -67,19 +67,19 @@ def fill(database: Database, model: Model, version: int, calls: int) -> None:
         outputs = model.runtime.predict([tuple(map(float, row)) for row in values])
         commit(
             [
-                _call(user, version, model, predictor, outputs, i, row)
+                _call(user_id, version, model, predictor, outputs, i, row)
                 for i, row in enumerate(values.tolist())
             ]
         )
     raw.close()
 
 
-def _call(user, version, model, predictor, outputs, place, row):  # type: ignore[no-untyped-def] # noqa: PLR0913, PLR0917
+def _call(user_id, version, model, predictor, outputs, place, row):  # type: ignore[no-untyped-def] # noqa: PLR0913, PLR0917
     name = new_request_id()
     now = datetime.now(UTC)
     return RecordedCall(
         id=name,
-        user_id=user,
+        user_id=user_id,
         model=model.name,
         model_version_id=version,
         x_request_id=None,

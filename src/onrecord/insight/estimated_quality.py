@@ -16,14 +16,14 @@ from onrecord.serving.outputs import class_key
 
 __all__ = ["estimated_quality"]
 
-_MOST_CALLS = 50_000
+_MOST_CALLS = 10_000
 _CLASSES = 2
 
 _Scored = tuple[float, bool, RecordedAnswer]
 
 
 def estimated_quality(database: Database, meant: Meant) -> dict[str, Any] | None:
-    """Return what `estimated` says of the answers that are meant, the newest 50,000 calls at most.
+    """Return what `estimated` says of the answers that are meant, the newest 10,000 calls at most.
 
     What the scores mean is read off all outcomes that are known of the same versions. None where
     the answers have not the probabilities of two classes.
