@@ -238,6 +238,21 @@ def test_every_postgresql_connection_commits_durably(postgres_url: str) -> None:
     assert setting == "on"
 
 
+def test_commits_of_what_can_be_made_again_do_not_wait_for_the_disk(database_url: str) -> None:
+    database = Database(database_url)
+    database.upgrade()
+    loose = Database(database_url)
+    loose.commit_loosely()
+    asked = "PRAGMA synchronous" if database.dialect == "sqlite" else "SHOW synchronous_commit"
+    found = []
+    for it in (database, loose):
+        with it.write() as connection:
+            found.append(connection.execute(sa.text(asked)).scalar_one())
+        it.close()
+
+    assert found == ([2, 1] if database.dialect == "sqlite" else ["on", "off"])
+
+
 def test_an_sqlite_that_can_corrupt_a_shared_file_is_refused() -> None:
     require_version((3, 53, 0))
     with pytest.raises(DatabaseError, match=r"3\.40\.1"):
