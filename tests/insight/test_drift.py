@@ -256,7 +256,7 @@ def test_known_outcomes_calibrate_the_estimate(
     with database.write() as connection:
         for place, it in enumerate(predictions):
             value = 1 - it["prediction"] if place % 4 == 0 else it["prediction"]
-            outcomes.add(connection, it["id"], value, None, By("", operator="test"))
+            outcomes.add(connection, outcomes.Said(it["id"], value), By("", operator="test"))
 
     estimate = drift(client, auditor).json()["estimate"]
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -13,6 +14,7 @@ from typing import Annotated, Any, Literal
 import typer
 from rich.console import Console
 from rich.table import Table
+from sqlalchemy import Connection
 
 from onrecord.cli.admin import DatabaseOption, open_database
 from onrecord.cli.moments import moment
@@ -90,18 +92,20 @@ def load(
                 writer.writerow(["row", *names[:2], "why"])
             bar = progress.add_task("outcomes", total=len(rows))
             for start in range(0, len(rows), _AT_ONCE):
+                some = rows[start : start + _AT_ONCE]
                 with opened.write() as connection:
-                    for i, row in enumerate(rows[start : start + _AT_ONCE], start + 1):
-                        try:
-                            new += _put(connection, row, names, entities, by)
-                        except CallError as error:
-                            rejected += 1
-                            if writer is not None:
-                                cells = [row.get(name) for name in names[:2]]
-                                writer.writerow([i, *cells, _why(error)])
-                            elif rejected == 1:
-                                typer.echo(shown(f"row {i}: {_why(error)}"), err=True)
-                progress.advance(bar, min(_AT_ONCE, len(rows) - start))
+                    said = _said(connection, some, names, entities)
+                    good = [it for it in said if isinstance(it, outcomes.Said)]
+                    new += sum(is_new for _, is_new in outcomes.add_all(connection, good, by))
+                for i, (row, it) in enumerate(zip(some, said, strict=True), start + 1):
+                    if isinstance(it, outcomes.Said):
+                        continue
+                    rejected += 1
+                    if writer is not None:
+                        writer.writerow([i, *(row.get(name) for name in names[:2]), it])
+                    elif rejected == 1:
+                        typer.echo(shown(f"row {i}: {it}"), err=True)
+                progress.advance(bar, len(some))
     typer.echo(
         f"{new} outcomes are new, {len(rows) - new - rejected} were on record, "
         f"{rejected} rows are not taken"
@@ -182,27 +186,50 @@ def _entities(database: Database, meant: Meant, column: str, keys: set[str]) -> 
         )
 
 
-def _put(
-    connection: Any, row: dict[str, Any], names: Sequence[str], entities: Entities | None, by: By
-) -> bool:
-    """Put a row's outcome on record and return whether it is new; raises CallError."""
-    key, value, observed_at = str(row.get(names[0])), row.get(names[1]), _time(row.get(names[2]))
+def _said(
+    connection: Connection,
+    rows: Sequence[dict[str, Any]],
+    names: Sequence[str],
+    entities: Entities | None,
+) -> list[outcomes.Said | str]:
+    """Return what each row says, or why it cannot be taken."""
+    read: list[outcomes.Said | str] = []
+    for row in rows:
+        try:
+            read.append(_read(row, names, entities))
+        except CallError as error:
+            read.append(_why(error))
+    calls = {request_id_of(it.prediction_id) for it in read if isinstance(it, outcomes.Said)}
+    answers = reader.answers(connection, calls)
+    return [_checked(it, answers) if isinstance(it, outcomes.Said) else it for it in read]
+
+
+def _read(row: dict[str, Any], names: Sequence[str], entities: Entities | None) -> outcomes.Said:
+    key, observed_at = str(row.get(names[0])), _time(row.get(names[2]))
     prediction = key if entities is None else entities.prediction(key, observed_at)
     if prediction is None:
         raise NotFound(f"No prediction about {key!r} is on record, or none before it happened.")
-    entry = None
-    if is_id(prediction):
-        entry = reader.find(connection, request_id_of(prediction), user_id=None)
-    if entry is None or entry.output is None or entry.error_code is not None:
-        raise NotFound(f"There is no answered prediction {prediction!r} on record.")
-    answers = decoded_answers(entry.output, entry.output_content_type)
-    place = row_of(prediction)
-    if answers is None or place >= len(answers):
-        raise NotFound(f"There is no prediction {prediction!r} on record, answered in JSON.")
-    answer = answers[place]
-    if isinstance(value, str) and isinstance(answer.prediction, float):
+    return outcomes.Said(prediction, row.get(names[1]), observed_at)
+
+
+def _checked(
+    said: outcomes.Said, answers: Mapping[str, tuple[bytes, str | None]]
+) -> outcomes.Said | str:
+    """Return what is said as the model says such a thing, or why that cannot be."""
+    name = said.prediction_id
+    output = answers.get(request_id_of(name)) if is_id(name) else None
+    if output is None:
+        return f"There is no answered prediction {name!r} on record."
+    known, place = decoded_answers(*output), row_of(name)
+    if known is None or place >= len(known):
+        return f"There is no prediction {name!r} on record, answered in JSON."
+    value = said.value
+    if isinstance(value, str) and isinstance(known[place].prediction, float):
         value = _number(value)
-    return outcomes.add(connection, prediction, checked_outcome(value, answer), observed_at, by)[1]
+    try:
+        return replace(said, value=checked_outcome(value, known[place]))
+    except CallError as error:
+        return _why(error)
 
 
 def _number(text: str) -> float | str:

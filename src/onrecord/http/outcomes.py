@@ -86,13 +86,9 @@ async def tell_outcome(
 
     def add() -> tuple[outcomes.Outcome, bool]:
         with services.database.write() as connection:
-            return outcomes.add(
-                connection,
-                prediction_id(entry.id, row_of(prediction)),
-                value,
-                order.observed_at,
-                By("", user_id=caller.user_id),
-            )
+            name = prediction_id(entry.id, row_of(prediction))
+            said = outcomes.Said(name, value, order.observed_at)
+            return outcomes.add(connection, said, By("", user_id=caller.user_id))
 
     found, new = await services.database.run(add)
     if not new:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -15,7 +15,7 @@ from onrecord.record.ids import new_id, request_id_of
 from onrecord.record.tables import outcomes, requests
 from onrecord.record.text import storable
 
-__all__ = ["Outcome", "add", "delete_of", "history"]
+__all__ = ["Outcome", "Said", "add", "add_all", "delete_of", "history"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,34 +39,53 @@ class Outcome:
 _COLUMNS = [outcomes.c[name] for name in Outcome.__dataclass_fields__]
 
 
-def add(
-    connection: Connection, prediction_id: str, value: Any, observed_at: datetime | None, by: By
-) -> tuple[Outcome, bool]:
-    """Put an outcome on record; return the one in force now, and whether it is new.
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What is said to have happened to one prediction, and when, where that is said."""
+
+    prediction_id: str
+    value: Any
+    observed_at: datetime | None = None
+
+
+def add(connection: Connection, said: Said, by: By) -> tuple[Outcome, bool]:
+    """Put one outcome on record, as `add_all` does."""
+    return add_all(connection, [said], by)[0]
+
+
+def add_all(connection: Connection, said: Sequence[Said], by: By) -> list[tuple[Outcome, bool]]:
+    """Put outcomes on record; return of each the one in force after it, and whether it is new.
 
     What is in force already is not put on record again. The connection must be in a transaction for
-    writing, and the call on record.
+    writing, and the calls on record.
     """
-    request_id = request_id_of(prediction_id)
-    # In PostgreSQL whoever says something of the same call waits here; SQLite has one writer.
-    lock = select(requests.c.seq).where(requests.c.id == request_id).with_for_update()
-    connection.execute(lock).one()
-    before = _newest(connection, prediction_id)
-    if before is not None and (before.value, before.observed_at) == (value, observed_at):
-        return before, False
-    outcome = Outcome(
-        id=new_id(),
-        prediction_id=prediction_id,
-        value=value,
-        observed_at=observed_at,
-        recorded_at=datetime.now(UTC),
-        by_user_id=by.user_id,
-        operator=None if by.operator is None else storable(by.operator),
-    )
-    values = {name: getattr(outcome, name) for name in Outcome.__dataclass_fields__}
-    text = msgspec.json.encode(value, order="sorted").decode()
-    connection.execute(insert(outcomes).values(values | {"value": text, "request_id": request_id}))
-    return outcome, True
+    calls = {request_id_of(it.prediction_id) for it in said}
+    # In PostgreSQL whoever says something of the same calls waits here; SQLite has one writer.
+    lock = select(requests.c.seq).where(requests.c.id.in_(calls)).order_by(requests.c.seq)
+    connection.execute(lock.with_for_update()).all()
+    newest = _newest(connection, {it.prediction_id for it in said})
+    operator = None if by.operator is None else storable(by.operator)
+    found: list[tuple[Outcome, bool]] = []
+    for it in said:
+        before = newest.get(it.prediction_id)
+        if before is not None and (before.value, before.observed_at) == (it.value, it.observed_at):
+            found.append((before, False))
+            continue
+        made = Outcome(
+            id=new_id(),
+            prediction_id=it.prediction_id,
+            value=it.value,
+            observed_at=it.observed_at,
+            recorded_at=datetime.now(UTC),
+            by_user_id=by.user_id,
+            operator=operator,
+        )
+        newest[it.prediction_id] = made
+        found.append((made, True))
+    rows = [_row(outcome) for outcome, new in found if new]
+    if rows:
+        connection.execute(insert(outcomes), rows)
+    return found
 
 
 def history(connection: Connection, prediction_id: str) -> list[Outcome]:
@@ -84,9 +103,19 @@ def delete_of(connection: Connection, request_ids: Sequence[str]) -> None:
     connection.execute(delete(outcomes).where(outcomes.c.request_id.in_(request_ids)))
 
 
-def _newest(connection: Connection, prediction_id: str) -> Outcome | None:
-    found = history(connection, prediction_id)
-    return found[0] if found else None
+def _newest(connection: Connection, prediction_ids: Collection[str]) -> dict[str, Outcome]:
+    query = (
+        select(*_COLUMNS)
+        .where(outcomes.c.prediction_id.in_(prediction_ids))
+        .order_by(outcomes.c.id)
+    )
+    return {row.prediction_id: _outcome(row) for row in connection.execute(query)}
+
+
+def _row(outcome: Outcome) -> dict[str, Any]:
+    values = {name: getattr(outcome, name) for name in Outcome.__dataclass_fields__}
+    text = msgspec.json.encode(outcome.value, order="sorted").decode()
+    return values | {"value": text, "request_id": request_id_of(outcome.prediction_id)}
 
 
 def _outcome(row: Row[Any]) -> Outcome:

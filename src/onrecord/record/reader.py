@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -93,6 +93,23 @@ def find(connection: Connection, request_id: str, user_id: str | None) -> Entry 
     query = _where(_entries(), meant).where(requests.c.id == request_id)
     row = connection.execute(query).one_or_none()
     return None if row is None else _entry(row)
+
+
+def answers(
+    connection: Connection, request_ids: Collection[str]
+) -> dict[str, tuple[bytes, str | None]]:
+    """Return the answers to those of some calls that have one: the bytes and the content type.
+
+    The content type is None where the answer is JSON. Calls that were refused, and those whose
+    answer was erased, have none.
+    """
+    query = (
+        select(responses.c.request_id, responses.c.output, responses.c.content_type)
+        .where(responses.c.request_id.in_([it for it in request_ids if is_id(it)]))
+        .where(responses.c.output.is_not(None), responses.c.error_code.is_(None))
+    )
+    rows = connection.execute(query)
+    return {row.request_id: (bytes(row.output), row.content_type) for row in rows}
 
 
 def find_by_key(connection: Connection, user_id: str, idempotency_key: str) -> Entry | None:
