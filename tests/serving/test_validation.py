@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from onrecord.errors import CallError, InvalidInput, MalformedJson
 from onrecord.serving.input_schema import InputSchema, parse_input_schema
 from onrecord.serving.json_schema import row_json_schema
+from onrecord.serving.rows_together import RowsTogether
 from onrecord.serving.validation import Rows, Validator
 
 
@@ -327,6 +328,39 @@ def test_both_readers_and_the_json_schema_accept_the_same(
     else:
         assert fast == slow
         assert repr(fast) == repr(slow)
+
+
+TOGETHER = RowsTogether(SCHEMA.columns)
+
+
+@settings(max_examples=300, deadline=None)
+@given(some=st.lists(rows(), min_size=1, max_size=3), ascii_only=st.booleans(), data=st.data())
+def test_rows_that_are_read_together_are_those_that_are_read_alone(
+    some: list[dict[str, Any]], ascii_only: bool, data: st.DataObject
+) -> None:
+    bodies = [json.dumps(row, ensure_ascii=ascii_only).encode() for row in some]
+    if data.draw(st.booleans()):
+        place = data.draw(st.integers(0, len(bodies[0])))
+        broken = data.draw(st.binary(max_size=2))
+        bodies[0] = bodies[0][:place] + broken + bodies[0][place + 1 :]
+
+    table = TOGETHER.read(bodies)
+
+    if table is not None:
+        alone = [fast_and_slow(body)[1] for body in bodies]
+        assert all(it is not None and not it.many for it in alone)
+        assert repr(table.rows()) == repr([it.values[0] for it in alone if it is not None])
+
+
+def test_plain_rows_are_read_together() -> None:
+    row = dict.fromkeys(("free", "maybe", "wide", "word"))
+    row |= {"number": 1, "flag": True, "count": 2, "code": 1, "note": "x"}
+    bodies = [json.dumps(row | {"number": i}).encode() for i in (1, 2.5)]
+
+    table = TOGETHER.read(bodies)
+
+    assert table is not None
+    assert [it[0] for it in table.rows()] == [1.0, 2.5]
 
 
 @settings(max_examples=200, deadline=None)

@@ -9,6 +9,7 @@ from itertools import islice
 from typing import Any
 
 import msgspec
+import numpy as np
 
 from onrecord.errors import CallError, Conflict, ModelDirectoryError
 from onrecord.insight.comparison import outputs_of
@@ -35,7 +36,8 @@ from onrecord.record.tables import utc_text
 from onrecord.serving.bounds import Damaged
 from onrecord.serving.input_schema import InputSchema, parse_input_schema
 from onrecord.serving.model_files import BASELINE_FILE, SCHEMA_FILE
-from onrecord.serving.runtimes import Row
+from onrecord.serving.rows_together import RowsTogether
+from onrecord.serving.table import Table
 from onrecord.serving.validation import Validator
 
 __all__ = ["Drifts", "encoded", "parse_baseline"]
@@ -43,7 +45,16 @@ __all__ = ["Drifts", "encoded", "parse_baseline"]
 _MOST_ROWS = 200_000
 _BATCHES_A_TRANSACTION = 25
 
-_Rows = tuple[list[Row], list[RecordedAnswer]]
+_Rows = tuple[Table, list[RecordedAnswer]]
+
+
+class _Readers:
+    """What reads the rows of a schema: many calls at once, or one with whatever it has."""
+
+    def __init__(self, schema: InputSchema) -> None:
+        self.columns = schema.columns
+        self.validator = Validator(schema, max_rows=MAX_ROWS)
+        self.together = RowsTogether(schema.columns)
 
 
 def encoded(sketch: Sketch) -> bytes:
@@ -95,18 +106,16 @@ class Drifts:
         meant = Meant(
             version.name, since, until, frozenset({version.id}), newest=_MOST_ROWS, up_to_seq=done
         )
-        schema = self._schema(version)
-        validator = Validator(schema, max_rows=MAX_ROWS)
-        rows: list[Row] = []
-        answers: list[RecordedAnswer] = []
+        readers = _Readers(self._schema(version))
+        parts = []
         for calls in recorded_calls(self._database, meant, self._reveal):
-            found = _rows_of(validator, calls)
-            rows += found[0]
-            answers += found[1]
-        if not rows:
+            found = _rows_of(readers, calls)
+            parts += [] if found is None else [found]
+        if not parts:
             raise Conflict(f"No call that {version} answered in JSON at that time is on record.")
-        rows, answers = rows[-_MOST_ROWS:], answers[-_MOST_ROWS:]
-        sketch = sketch_of(table_of(schema.columns, rows), outputs_of(answers))
+        table, answers = _together(parts)
+        newest = np.arange(max(0, len(table) - _MOST_ROWS), len(table))
+        sketch = sketch_of(table.take(newest), outputs_of(answers[-_MOST_ROWS:]))
         span = " to ".join(
             "..." if it is None else f"{it:%Y-%m-%dT%H:%MZ}" for it in (since, until)
         )
@@ -138,12 +147,12 @@ class Drifts:
         Whoever else does so meanwhile counts no call twice.
         """
         whole = msgspec.json.decode(baseline.document, type=Sketch)
-        schema = self._schema(version)
+        readers = _Readers(self._schema(version))
         complete, done, counted = complete_up_to(self._database), baseline.done_up_to, 0
         meant = Meant(version.name, versions=frozenset({version.id}), up_to_seq=complete)
         batches = recorded_calls(self._database, replace(meant, after_seq=done), self._reveal)
         for calls in _joined(batches):
-            found = _sketched(whole, schema, calls)
+            found = _sketched(whole, readers, calls)
             to = calls[-1].seq
             if not self._put(baseline.id, done, to, found):
                 return counted
@@ -221,20 +230,19 @@ class Drifts:
 
 
 def _sketched(
-    whole: Sketch, schema: InputSchema, calls: Sequence[RecordedCall]
+    whole: Sketch, readers: _Readers, calls: Sequence[RecordedCall]
 ) -> dict[datetime, Sketch]:
     """Return the sketches of the hours of some calls, in the bins of the baseline."""
-    validator = Validator(schema, max_rows=MAX_ROWS)
     hours: dict[datetime, list[RecordedCall]] = {}
     for call in calls:
         hour = time_of(call.id).replace(minute=0, second=0, microsecond=0)
         hours.setdefault(hour, []).append(call)
     found = {}
     for hour, its in hours.items():
-        rows, answers = _rows_of(validator, its)
-        if rows:
+        rows = _rows_of(readers, its)
+        if rows is not None:
             found[hour] = emptied(whole)
-            add_rows(found[hour], table_of(schema.columns, rows), outputs_of(answers))
+            add_rows(found[hour], rows[0], outputs_of(rows[1]))
     return found
 
 
@@ -245,32 +253,36 @@ def _joined(batches: Iterable[list[RecordedCall]]) -> Iterator[list[RecordedCall
         yield [call for batch in some for call in batch]
 
 
-def _rows_of(validator: Validator, calls: Sequence[RecordedCall]) -> _Rows:
+def _rows_of(readers: _Readers, calls: Sequence[RecordedCall]) -> _Rows | None:
     """Return the rows of calls and what they were answered, as far as both can be read."""
     plain = [call for call in calls if call.is_plain]
     answers = answers_together(plain)
     single = [i for i, answer in enumerate(answers) if answer.predictions is None]
-    bodies = [plain[i].input or b"" for i in single]
-    together = validator.validate_fast(b'{"rows":[' + b",".join(bodies) + b"]}") if bodies else None
-    if together is not None and len(together.values) == len(single):
-        rows, told = list(together.values), [answers[i] for i in single]
-        done = {plain[i].seq for i in single}
-    else:
-        rows, told, done = [], [], set()
+    parts: list[_Rows] = []
+    done: set[int] = set()
+    if single:
+        table = readers.together.read([plain[i].input or b"" for i in single])
+        if table is not None:
+            parts.append((table, [answers[i] for i in single]))
+            done = {plain[i].seq for i in single}
     for call in calls:
         if call.seq not in done and call.input is not None:
-            more = _read(validator, call)
-            rows += more[0]
-            told += more[1]
-    return rows, told
+            parts += _read(readers, call)
+    return _together(parts) if parts else None
 
 
-def _read(validator: Validator, call: RecordedCall) -> _Rows:
+def _read(readers: _Readers, call: RecordedCall) -> list[_Rows]:
     answers = answers_of(call)
     if answers is None:
-        return [], []
+        return []
     try:
-        rows = read_rows(validator, call).values
+        rows = read_rows(readers.validator, call).values
     except (CallError, Damaged):
-        return [], []
-    return (list(rows), answers) if len(rows) == len(answers) else ([], [])
+        return []
+    return [(table_of(readers.columns, rows), answers)] if len(rows) == len(answers) else []
+
+
+def _together(parts: Sequence[_Rows]) -> _Rows:
+    tables = [table for table, _ in parts]
+    arrays = [np.concatenate(its) for its in zip(*(it.arrays for it in tables), strict=True)]
+    return Table(tables[0].columns, arrays), [it for _, answers in parts for it in answers]

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, Select, func, select
+from sqlalchemy import Connection, Select, Text, cast, func, select
 
 from onrecord.record.database import Database
 from onrecord.record.ids import first_id_at, prediction_id
@@ -55,8 +55,7 @@ class Meant:
     up_to_seq: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class RecordedCall:
+class RecordedCall(msgspec.Struct, frozen=True, gc=False):
     """One answered call: its input and answer as the bytes that came and went.
 
     `input` and `output` are None where they were erased. `duration_us` is in microseconds.
@@ -92,7 +91,8 @@ class RecordedAnswer(msgspec.Struct, gc=False):
 
 _COLUMNS = [
     requests.c.seq,
-    requests.c.id,
+    # PostgreSQL's driver would make an object of it.
+    cast(requests.c.id, Text),
     requests.c.model_version_id,
     requests.c.content_type,
     requests.c.input,
@@ -184,15 +184,19 @@ def row_id(call: RecordedCall, row: int) -> str:
 
 
 def _call(row: Any, reveal: Callable[[bytes], bytes]) -> RecordedCall:
-    seq, name, key, kind, given, *answer = row
-    return RecordedCall(seq, name, key, kind, given and reveal(bytes(given)), *answer)
+    seq, name, key, kind, given, output, output_kind, duration_us = row
+    body = None if given is None else reveal(given)
+    return RecordedCall(seq, name, key, kind, body, output, output_kind, duration_us)
 
 
 def _some(connection: Connection, meant: Meant, after: int | None) -> Sequence[Any]:
+    """Return rows as the driver has them: making SQLAlchemy's of them takes longer than reading."""
     query = answered_calls(select(*_COLUMNS), meant)
     if after is not None:
         query = query.where(requests.c.seq > after)
-    return connection.execute(query.order_by(requests.c.seq).limit(_CALLS_AT_ONCE)).all()
+    with connection.execute(query.order_by(requests.c.seq).limit(_CALLS_AT_ONCE)) as found:
+        rows: Sequence[Any] = found.cursor.fetchall()
+    return rows
 
 
 def _before_newest(connection: Connection, meant: Meant) -> int | None:

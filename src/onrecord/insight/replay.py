@@ -38,6 +38,7 @@ from onrecord.insight.segments import Segments
 from onrecord.serving.artifact import Model
 from onrecord.serving.bounds import Damaged
 from onrecord.serving.outputs import Outputs
+from onrecord.serving.rows_together import RowsTogether
 from onrecord.serving.runtimes import Row
 from onrecord.serving.table import Table
 from onrecord.serving.validation import Validator
@@ -102,10 +103,14 @@ class ReplayReport:
 
 
 class _Rows:
-    """Rows to be answered again: where each comes from, and what it was answered."""
+    """Rows to be answered again: where each comes from, and what it was answered.
+
+    They are in `rows`, or in `table` where all were read together.
+    """
 
     def __init__(self) -> None:
         self.rows: list[Row] = []
+        self.table: Table | None = None
         self.places: list[tuple[RecordedCall, int]] = []
         self.answers: list[RecordedAnswer] = []
 
@@ -136,6 +141,7 @@ class Replay:
         self._on_change = on_change
         self._validator = Validator(candidate.schema, max_rows=MAX_ROWS)
         self._columns = candidate.schema.columns
+        self._together = RowsTogether(self._columns)
         self._names = candidate.schema.names
         self._segments = Segments(candidate.schema)
         self._calls = self._rows = self._changed = self._moved = 0
@@ -157,8 +163,10 @@ class Replay:
         self._recorded_us += sum([call.duration_us for call in calls])
         found = self._read_together(calls)
         self._settle()
-        if found.rows:
-            table = table_of(self._columns, found.rows)
+        if found.places:
+            table = found.table
+            if table is None:
+                table = table_of(self._columns, found.rows)
             self._under_way = (found, table, self._thread.submit(self._predict, table))
 
     def report(self) -> ReplayReport:
@@ -199,6 +207,12 @@ class Replay:
         found = _Rows()
         plain = [call for call in calls if call.is_plain]
         answers = answers_together(plain)
+        if self._where is None and len(plain) == len(calls):
+            table = self._together.read([call.input or b"" for call in calls])
+            if table is not None:
+                found.table, found.answers = table, answers
+                found.places = [(call, 0) for call in calls]
+                return found
         single = {
             call.seq: answer
             for call, answer in zip(plain, answers, strict=True)
@@ -264,7 +278,7 @@ class Replay:
                 self._refused(row_id(call, place), NO_ANSWER)
             else:
                 one = _Rows()
-                one.add(call, place, rows.rows[i], rows.answers[i])
+                one.add(call, place, alone[0], rows.answers[i])
                 self._judge(one, alone, outputs)
 
     def _predict(self, table: Table) -> Outputs | None:
@@ -276,7 +290,7 @@ class Replay:
 
     def _judge(self, rows: _Rows, table: Table, outputs: Outputs) -> None:
         found = compared(rows.answers, outputs, self._tolerance)
-        self._rows += len(rows.rows)
+        self._rows += len(rows.places)
         self._moved += int(np.count_nonzero(found.moved))
         self._differences.append(found.differences)
         self._segments.add(table, found.changed)
