@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import select, update
 from starlette.testclient import TestClient
 from typer.testing import CliRunner, Result
 
@@ -17,6 +18,7 @@ from live import GOOD_ROW, give_conversion, linear_model_dir
 from onrecord.app import create_app
 from onrecord.cli.main import _build
 from onrecord.record.database import Database
+from onrecord.record.tables import model_files
 from onrecord.settings import Settings, load_settings
 from postgres import Cluster
 
@@ -244,6 +246,36 @@ def test_a_new_directory_answers_from_the_start_of_a_server_on_every_server(
     with TestClient(create_app(settings)) as again:
         assert again.get("/models/risk", headers=service.admin).json()["number"] == 2
         wait_until(lambda: service.live() == 2)
+
+
+def test_a_version_that_cannot_be_loaded_harms_no_other(service: Service, second_dir: Path) -> None:
+    first = service.answer()
+    service.command("add", str(second_dir), "--name", "risk")
+    wait_until(lambda: len(_versions(service)) == 2)
+    assert service.post("retire", version="2").status_code == 200
+    wait_until(lambda: len(_versions(service)) == 1)
+    mine = (model_files.c.model_version_id == 2) & (model_files.c.name == "model.skops")
+    with service.database.write() as connection:
+        whole = connection.execute(select(model_files.c.data).where(mine)).scalar_one()
+        connection.execute(update(model_files).where(mine).values(data=whole[:-500]))
+
+    assert service.post("shadow", version="2").status_code == 200
+    wait_until(lambda: _ready(service)["not_loaded"])
+
+    assert _ready(service)["status"] == "ok"
+    assert "number 2" in next(iter(_ready(service)["not_loaded"]))
+    assert service.post("promote", version="2").status_code == 409
+    assert service.answer()["probabilities"] == first["probabilities"]
+    with service.database.write() as connection:
+        connection.execute(update(model_files).where(mine).values(data=whole))
+    assert service.post("promote", version="2").status_code == 200
+    wait_until(lambda: service.live() == 2)
+    assert _ready(service)["not_loaded"] == {}
+
+
+def _ready(service: Service) -> dict[str, Any]:
+    found: dict[str, Any] = service.client.get("/readyz").json()
+    return found
 
 
 def _versions(service: Service) -> list[dict[str, Any]]:

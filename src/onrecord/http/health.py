@@ -60,6 +60,9 @@ class Readiness(BaseModel):
     seal: SealState | None = Field(
         description="For information, it makes nothing unready; null where it cannot be told."
     )
+    not_loaded: dict[str, str] = Field(
+        description="Which versions could not be loaded, and why; only a live one makes unready."
+    )
 
 
 @router.get("/healthz", summary="Is the process alive")
@@ -75,7 +78,7 @@ async def healthz() -> Alive:
 )
 async def readyz(services: ServicesDep) -> Readiness:
     """Check the models, the database, its migrations, the record's writer and its spool."""
-    missing = services.fleet.failures
+    missing = services.fleet.missing
     checks = {"model": f"cannot be loaded: {', '.join(missing)}" if missing else "ok"}
     database, away = await _check_database(services)
     checks["database"] = database
@@ -97,6 +100,7 @@ async def readyz(services: ServicesDep) -> Readiness:
             max_bytes=depth.max_bytes,
         ),
         seal=await _seal(services.database) if database == "ok" else None,
+        not_loaded=dict(services.fleet.failures),
     )
     if ready:
         return answer

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import structlog
 
-from onrecord.errors import ModelDirectoryError, OnrecordError
+from onrecord.errors import ModelDirectoryError, OnrecordError, Unavailable
 from onrecord.record.database import Database
 from onrecord.record.deployments import Deployment, all_deployments, revision
 from onrecord.record.model_versions import StoredVersion, files_of, versions
 from onrecord.serving.artifact import Model
 from onrecord.serving.prediction import Predictor
+from onrecord.serving.runtimes import first_line
 from onrecord.serving.served import ServedModel, ServedModels
 
 __all__ = ["Fleet", "Load", "Plan", "load_stored"]
@@ -77,6 +78,8 @@ class Fleet:
         self.revision = 0
         self.failures: Mapping[str, str] = {}
         """Which versions cannot be loaded here, and why."""
+        self.missing: Sequence[str] = ()
+        """Those of them that are to be live."""
         self._database = database
         self._load = load
         self._build = build
@@ -93,14 +96,15 @@ class Fleet:
 
     def load(
         self, plan: Plan, models: Mapping[int, Model] | None = None
-    ) -> tuple[dict[int, Predictor], dict[str, str]]:
+    ) -> tuple[dict[int, Predictor], dict[int, str]]:
         """Return the versions of a plan, loaded, and why those are missing that cannot be.
 
-        What is loaded already is not loaded again, nor what is among `models`.
+        What is loaded already is not loaded again, nor what is among `models`. Raises Unavailable
+        where the database cannot be read now: that is no fault of a version.
         """
         log = structlog.get_logger("onrecord")
         loaded: dict[int, Predictor] = {}
-        failures: dict[str, str] = {}
+        failures: dict[int, str] = {}
         for key, version in plan.versions.items():
             predictor = self._predictors.get(key)
             if predictor is None:
@@ -108,13 +112,20 @@ class Fleet:
                     model = (models or {}).get(key) or load_stored(
                         self._database, version, self._load
                     )
-                except OnrecordError as error:
-                    failures[str(version)] = str(error)
-                    log.error(  # noqa: TRY400 - the sentence says all
-                        "version cannot be loaded", version=str(version), why=str(error)
+                    predictor = self._build(version, model)
+                except Unavailable:
+                    raise
+                except Exception as error:
+                    # Whatever a model's library raises, the other versions go on.
+                    told = isinstance(error, OnrecordError)
+                    failures[key] = str(error) if told else f"it raised {first_line(error)}"
+                    log.exception(
+                        "version cannot be loaded",
+                        version=str(version),
+                        why=failures[key],
+                        exc_info=not told,
                     )
                     continue
-                predictor = self._build(version, model)
                 log.info(
                     "model loaded",
                     model=model.name,
@@ -129,7 +140,7 @@ class Fleet:
         return loaded, failures
 
     def serve(
-        self, plan: Plan, loaded: Mapping[int, Predictor], failures: Mapping[str, str]
+        self, plan: Plan, loaded: Mapping[int, Predictor], failures: Mapping[int, str]
     ) -> None:
         """Answer as the plan says from now on, but for what could not be loaded.
 
@@ -168,5 +179,7 @@ class Fleet:
             )
         self.served.serve(models)
         self._predictors = dict(loaded)
-        self.failures = failures
+        self.failures = {str(plan.versions[key]): why for key, why in failures.items()}
+        live_ids = {deployment.live_id for deployment in plan.deployments}
+        self.missing = [str(plan.versions[key]) for key in failures if key in live_ids]
         self.revision = plan.revision
