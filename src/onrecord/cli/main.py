@@ -6,32 +6,44 @@ Exit codes: 0 done, 1 failed, 2 wrong usage.
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from importlib import import_module
+from typing import Annotated, Any
 
 import typer
 
 import onrecord
-from onrecord.cli import (
-    admin,
-    api_keys,
-    bulk,
-    compare,
-    drift,
-    erase,
-    models,
-    outcomes,
-    record,
-    replay,
-    retention,
-    seal,
-    serve,
-    spool,
-    versions,
-)
 from onrecord.cli.terminal import shown
 from onrecord.errors import CallError, OnrecordError
 
 __all__ = ["main"]
+
+_COMMANDS = {
+    "serve": ("serve", "serve"),
+    "demo": ("serve", "demo"),
+    "init": ("models", "init"),
+    "trust": ("models", "trust"),
+    "check": ("models", "check"),
+    "predict": ("bulk", "predict"),
+    "log": ("record", "log"),
+    "replay": ("replay", "replay"),
+    "quality": ("outcomes", "quality"),
+    "export": ("record", "export_record"),
+    "verify": ("seal", "verify"),
+    "erase": ("erase", "erase"),
+    "config": ("admin", "config"),
+}
+_GROUPS = {
+    "users": ("admin", "users_app"),
+    "api-keys": ("api_keys", "api_keys_app"),
+    "keys": ("admin", "keys_app"),
+    "db": ("admin", "db_app"),
+    "seal": ("seal", "seal_app"),
+    "spool": ("spool", "spool_app"),
+    "outcomes": ("outcomes", "outcomes_app"),
+    "drift": ("drift", "drift_app"),
+    "models": ("versions", "models_app"),
+    "retention": ("retention", "retention_app"),
+}
 
 
 def _version(asked: bool) -> None:
@@ -40,7 +52,15 @@ def _version(asked: bool) -> None:
         raise typer.Exit
 
 
-def _build() -> typer.Typer:
+def _from(module: str, name: str) -> Any:
+    return getattr(import_module(f"onrecord.cli.{module}"), name)
+
+
+def _build(only: str | None = None) -> typer.Typer:
+    """Return the command line, or as much of it as the command `only` needs.
+
+    What a command does not need is not imported, which would take longer than most of them do.
+    """
     cli = typer.Typer(
         name="onrecord",
         help="Serve a tabular machine-learning model, with every answer on the record.",
@@ -57,37 +77,20 @@ def _build() -> typer.Typer:
     ) -> None:
         """Serve a tabular machine-learning model, with every answer on the record."""
 
-    cli.command("serve")(serve.serve)
-    cli.command("demo")(serve.demo)
-    cli.command("init")(models.init)
-    cli.command("trust")(models.trust)
-    cli.command("check")(models.check)
-    cli.command("predict")(bulk.predict)
-    cli.command("log")(record.log)
-    cli.command("replay")(replay.replay)
-    cli.command("quality")(outcomes.quality)
-    cli.command("export")(record.export_record)
-    cli.command("verify")(seal.verify)
-    cli.command("erase")(erase.erase)
-    cli.command("config")(admin.config)
-    cli.add_typer(admin.users_app, name="users")
-    cli.add_typer(api_keys.api_keys_app, name="api-keys")
-    cli.add_typer(admin.keys_app, name="keys")
-    cli.add_typer(admin.db_app, name="db")
-    cli.add_typer(seal.seal_app, name="seal")
-    cli.add_typer(spool.spool_app, name="spool")
-    cli.add_typer(outcomes.outcomes_app, name="outcomes")
-    versions.models_app.command("compare")(compare.compare)
-    cli.add_typer(drift.drift_app, name="drift")
-    cli.add_typer(versions.models_app, name="models")
-    cli.add_typer(retention.retention_app, name="retention")
+    for name, (module, command) in _COMMANDS.items():
+        if only in {None, name}:
+            cli.command(name)(_from(module, command))
+    for name, (module, group) in _GROUPS.items():
+        if only in {None, name}:
+            cli.add_typer(_from(module, group), name=name)
     return cli
 
 
 def main() -> None:
     """Run the command line."""
     try:
-        _build()()
+        asked = sys.argv[1] if len(sys.argv) > 1 else None
+        _build(asked if asked in _COMMANDS | _GROUPS else None)()
     except CallError as error:
         lines = [error.detail, *(f"{fault.pointer}: {fault.detail}" for fault in error.faults)]
         sys.exit(shown("onrecord: " + "\n  ".join(lines)))

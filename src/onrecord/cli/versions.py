@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from onrecord.cli.admin import DatabaseOption, open_database
+from onrecord.cli.compare import compare
 from onrecord.cli.terminal import cell, shown
 from onrecord.errors import GateRefused, NotFound, SettingsError
 from onrecord.insight.gate import GateRules
@@ -228,6 +229,9 @@ def changes(
         row = (utc_text(it.changed_at), it.model, it.action, it.number, it.version, who, why)
         table.add_row(*(cell(str(value)) for value in row))
     Console().print(table)
+
+
+models_app.command("compare")(compare)
 
 
 def _shared(
