@@ -28,6 +28,7 @@ There is no HTTP here: `onrecord.http.problems` gives each class its status.
         ├── BodyTimeout
         ├── UnsupportedMediaType
         │   └── UnsupportedCoding  the body is compressed
+        ├── NotExplainable         an explanation was asked for that the model does not give
         ├── Unanswerable           the input fits the schema, yet the model has no answer to it
         ├── IdempotencyKeyReused
         ├── TooManyRequests
@@ -62,6 +63,7 @@ __all__ = [
     "ModelDirectoryError",
     "ModelFailed",
     "NotAcceptable",
+    "NotExplainable",
     "NotFound",
     "OnrecordError",
     "RemoteError",
@@ -295,6 +297,13 @@ class UnsupportedCoding(UnsupportedMediaType):
 
     code = "unsupported_coding"
     title = "Unsupported content coding"
+
+
+class NotExplainable(CallError):
+    """The call asks for an explanation, and the model's answers cannot be explained."""
+
+    code = "not_explainable"
+    title = "The model cannot explain this answer"
 
 
 class Unanswerable(CallError):

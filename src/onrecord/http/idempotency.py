@@ -11,8 +11,10 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+
+import msgspec
 
 from onrecord.errors import AlreadyOnRecord, IdempotencyKeyReused, InvalidIdempotencyKey
 from onrecord.http.problems import PROBLEM_TYPE
@@ -88,10 +90,11 @@ class IdempotentAnswers:
         """
         holder = call.user_id, key
         while (first := self._running.get(holder)) is not None:
-            if (test, *_asked(call), call.form) == (
+            if (test, *_asked(call), call.form, call.explain) == (
                 first.test,
                 *_asked(first.call),
                 first.call.form,
+                first.call.explain,
             ):
                 return dataclasses.replace(await asyncio.shield(first.answer), replayed=True)
             # That one may itself turn out not to hold the key; then it says nothing about this.
@@ -152,9 +155,21 @@ class IdempotentAnswers:
         wanted = None if call.form.output == "json" else CONTENT_TYPES[call.form.output]
         if entry.output_content_type != wanted:
             raise _reused()
+        if wanted is None and _is_explained(entry.output) is not call.explain:
+            raise _reused()
         return Answer(
             entry.status, entry.output, content_type=entry.output_content_type, replayed=True
         )
+
+
+class _Told(msgspec.Struct):
+    explanation: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    predictions: Sequence[_Told] = ()
+
+
+def _is_explained(output: bytes) -> bool:
+    told = msgspec.json.decode(output, type=_Told)
+    return any(it.explanation is not msgspec.UNSET for it in (told, *told.predictions[:1]))
 
 
 def _asked(call: Call) -> tuple[str, str | None, bytes | None]:
@@ -165,6 +180,6 @@ def _asked(call: Call) -> tuple[str, str | None, bytes | None]:
 
 def _reused() -> IdempotencyKeyReused:
     return IdempotencyKeyReused(
-        "This Idempotency-Key came before with another body, model, Content-Type or Accept, or "
-        "from the other side of test and live keys. Send what came then, or a new key."
+        "This Idempotency-Key came before with another body, model, Content-Type, Accept or "
+        "explain, or from the other side of test and live keys. Send what came then, or a new key."
     )

@@ -61,7 +61,8 @@ _MEANING = {
     "name that several versions have, a prediction of which no outcome can be told",
     413: "The body is too large",
     415: "The media type is not read here",
-    422: "The model has no answer to this input, or the idempotency key came with another one",
+    422: "The model has no answer to this input, or no explanation, or the idempotency key came "
+    "with another one",
     429: "A rate or a quota is used up; `violated-policies` names it",
     500: "The model or the server failed",
     503: "Not now: nothing was predicted; try again",
@@ -89,6 +90,13 @@ _IDEMPOTENCY_KEY: dict[str, Any] = {
     f"is not recorded again. Up to {MAX_KEY_LENGTH} characters, in quotes or bare.",
     "schema": {"type": "string", "pattern": "^[ -~]+$"},
     "example": '"8e03978e-40d5-43dd-bc93-6894a57f9324"',
+}
+_EXPLAIN: dict[str, Any] = {
+    "name": "explain",
+    "in": "query",
+    "description": "Whether the answer is to say what moved the model, for each feature; of JSON "
+    "only, and not of every model.",
+    "schema": {"type": "boolean", "default": False},
 }
 _VERSION: dict[str, Any] = {
     "name": "version",
@@ -176,6 +184,7 @@ def _document_refusals(path: str, method: str, operation: dict[str, Any]) -> Non
         or (path in {"/keys", "/erasures"} and method == "post")
         or path.endswith(("/proof", "/outcome"))
         or ("/versions" in path and method == "get")
+        or path.endswith("/drift")
         or (path.startswith("/models") and method == "post"),
         413: "requestBody" in operation,
         429: path == "/token",
@@ -234,7 +243,7 @@ def _predict_operation(model: Model, address: str, max_rows: int) -> dict[str, A
         "The answer leaves after it is committed to the record.",
         "operationId": "predict" + address.replace("/", "_").removesuffix("_predict"),
         "security": [{"OAuth2PasswordBearer": []}],
-        "parameters": [_IDEMPOTENCY_KEY],
+        "parameters": [_EXPLAIN, _IDEMPOTENCY_KEY],
         "requestBody": {
             "required": True,
             "content": {
@@ -257,6 +266,12 @@ def _predict_operation(model: Model, address: str, max_rows: int) -> dict[str, A
 def _answer_schema() -> Mapping[str, Any]:
     prediction = {"description": "The predicted class or value."}
     probabilities = {"type": "object", "description": "The probability of each class."}
+    explanation = {
+        "type": "object",
+        "required": ["space"],
+        "description": "With explain=true: `base` and `contributions` add up to the model's own "
+        "number; of more than two classes, for each in `classes`.",
+    }
     row = {
         "type": "object",
         "required": ["id", "prediction"],
@@ -264,6 +279,7 @@ def _answer_schema() -> Mapping[str, Any]:
             "id": {"type": "string", "format": "uuid"},
             "prediction": prediction,
             "probabilities": probabilities,
+            "explanation": explanation,
         },
     }
     return {
@@ -278,6 +294,7 @@ def _answer_schema() -> Mapping[str, Any]:
             },
             "prediction": prediction,
             "probabilities": probabilities,
+            "explanation": explanation,
             "predictions": {"type": "array", "items": row},
         },
     }

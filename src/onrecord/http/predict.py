@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import partial
-from urllib.parse import unquote
+from urllib.parse import parse_qs, unquote
 
 import structlog
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -22,9 +22,11 @@ from onrecord.errors import (
     BodyTimeout,
     BodyTooLarge,
     CallError,
+    Fault,
     Forbidden,
     IdempotencyKeyReused,
     InvalidIdempotencyKey,
+    InvalidInput,
     MethodNotAllowed,
     ModelFailed,
     NotAcceptable,
@@ -40,6 +42,7 @@ from onrecord.http.negotiate import check_coding, form_of
 from onrecord.http.problems import PROBLEM_TYPE, STATUS, problem_body, problem_headers
 from onrecord.http.rate_limits import limit_headers
 from onrecord.serving.admission import Admission, overloaded
+from onrecord.serving.forms import PLAIN, Form
 from onrecord.serving.prediction import Answer, Call, Predictor, Recorder
 from onrecord.serving.served import ServedModels
 
@@ -176,7 +179,7 @@ class PredictEndpoint:
         began = time.perf_counter()
         number = self._admission.enter()
         try:
-            return await self._predict(call, headers, caller, predictor)
+            return await self._predict(call, headers, scope["query_string"], caller, predictor)
         finally:
             self._admission.leave(number, began, time.perf_counter())
             self._room.give_back(len(call.body))
@@ -185,6 +188,7 @@ class PredictEndpoint:
         self,
         call: Call,
         headers: list[tuple[bytes, bytes]],
+        query: bytes,
         caller: Caller,
         predictor: Predictor | None,
     ) -> Answer:
@@ -193,6 +197,7 @@ class PredictEndpoint:
                 raise no_such_model(self._served, call.model)
             check_coding(headers)
             call.form = form_of(call.content_type, header(headers, b"accept"))
+            call.explain = _asks_to_explain(query, call.form)
             predict = partial(predict_logged, predictor)
             key = idempotency_key(headers)
             if key is None:
@@ -202,6 +207,7 @@ class PredictEndpoint:
         except (
             IdempotencyKeyReused,
             InvalidIdempotencyKey,
+            InvalidInput,
             NotAcceptable,
             NotFound,
             UnsupportedMediaType,
@@ -221,6 +227,22 @@ class PredictEndpoint:
         raw = header(headers, b"authorization")
         token = raw.decode("latin-1") if raw is not None else None
         return self._gate.authenticate_cached(token) or await self._gate.authenticate(token)
+
+
+def _asks_to_explain(query: bytes, form: Form) -> bool:
+    """Tell whether a call asks what moved the model; raises InvalidInput where that is unclear."""
+    if not query:
+        return False
+    asked = parse_qs(query.decode("latin-1"), keep_blank_values=True).get("explain", ["false"])
+    fault = None
+    if asked not in (["true"], ["false"]):
+        fault = Fault("/explain", "wrong", "Write ?explain=true, or leave it out.", "true or false")
+    elif asked == ["true"] and form is not PLAIN:
+        detail = "Explanations go with rows and answers in JSON only."
+        fault = Fault("/explain", "wrong", detail, "a body and an answer of application/json")
+    if fault is not None:
+        raise InvalidInput("The query does not fit.", faults=(fault,))
+    return asked == ["true"]
 
 
 def headers_of(answer: Answer) -> list[tuple[bytes, bytes]]:

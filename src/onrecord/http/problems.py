@@ -32,6 +32,7 @@ STATUS: Mapping[type[CallError], int] = {
     errors.UnsupportedMediaType: 415,
     errors.UnsupportedCoding: 415,
     errors.Unanswerable: 422,
+    errors.NotExplainable: 422,
     errors.IdempotencyKeyReused: 422,
     errors.TooManyRequests: 429,
     errors.HeadTooLarge: 431,

@@ -12,6 +12,7 @@ import msgspec
 import numpy as np
 
 from onrecord.serving.conversion import NotCompiled, convert, edges
+from onrecord.serving.explanations import Explanations, explain
 from onrecord.serving.generated_rows import compared_range, generated_rows
 from onrecord.serving.input_schema import InputSchema
 from onrecord.serving.outputs import Outputs, TargetOutput, class_key
@@ -140,6 +141,10 @@ class CompiledRuntime:
         alone = close.split([1] * len(places))
         return self._merged(rows, strays, dict(zip(places, alone, strict=True)))
 
+    def explain(self, rows: Sequence[Row]) -> Explanations:
+        """Return the original's explanations: a graph has none."""
+        return explain(self._original, rows)
+
     def predict_table(self, table: Table) -> Outputs:
         """Return the answers to a table, the same as `predict` gives to its rows."""
         strays = stray_rows(table, self._open, self._edged, self._sorted_edges)
@@ -215,6 +220,13 @@ class DeferredRuntime:
             if self._loaded is None:
                 self._loaded = self._load()
         return self._loaded.predict(rows)
+
+    def explain(self, rows: Sequence[Row]) -> Explanations:
+        """Return the model's explanations of `rows`."""
+        with self._lock:
+            if self._loaded is None:
+                self._loaded = self._load()
+        return explain(self._loaded, rows)
 
 
 def _describe(raw: bytes, original: Any, schema: InputSchema) -> CompiledGraph:

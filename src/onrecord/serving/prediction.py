@@ -10,16 +10,17 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import anyio.to_thread
 import msgspec
 
-from onrecord.errors import CallError, Unavailable
+from onrecord.errors import CallError, NotExplainable, Unavailable
 from onrecord.record.call import RecordedCall
 from onrecord.record.ids import prediction_id
 from onrecord.serving.answers import encode_answers
 from onrecord.serving.artifact import Model
+from onrecord.serving.explanations import MOST_ROWS
 from onrecord.serving.faults import discreet
 from onrecord.serving.forms import CONTENT_TYPES, PLAIN, Form, Kind
 from onrecord.serving.outputs import Outputs
@@ -52,7 +53,8 @@ class Call:
     `body` is None where it was not read to its end; `started` is `time.perf_counter()` at arrival;
     `form` says in which form the rows come and the answer goes; `api_key_id` is the API key it came
     with, None where a signed-in user made it; `idempotency_key` is the key that it is to hold;
-    `conceal` encrypts what is recorded of the body.
+    `conceal` encrypts what is recorded of the body; `explain` is whether the answer is to say what
+    moved the model.
     """
 
     id: str
@@ -67,6 +69,7 @@ class Call:
     api_key_id: str | None = None
     idempotency_key: str | None = None
     conceal: Conceal | None = None
+    explain: bool = False
 
     @property
     def shown_id(self) -> str:
@@ -147,12 +150,31 @@ class Predictor:
         try:
             rows = await self._validate(call.body)
             outputs = await self._runner.predict(rows.values)
-            body = self._encode(call.id, outputs, len(rows.values), many=rows.many)
+            if call.explain:
+                body = await self._explained(call.id, rows, outputs)
+            else:
+                body = self._encode(call.id, outputs, len(rows.values), many=rows.many)
         except Unavailable:
             raise
         except CallError as error:
             return await self._refuse(call, error)
         return await self._recorder.record(call, Answer(200, body), self.model_version_id)
+
+    async def _explained(self, request_id: str, rows: Rows, outputs: Outputs) -> bytes:
+        if len(rows.values) > MOST_ROWS:
+            raise NotExplainable(f"At most {MOST_ROWS} rows of a call are explained.")
+        found = await self._runner.explain(rows.values)
+        names = self.model.schema.names
+        answers = [
+            {**outputs.row(i), "explanation": found.row(i, names)} for i in range(len(rows.values))
+        ]
+        answer: dict[str, Any] = {"id": request_id, "model": self._model_json}
+        if not rows.many:
+            return msgspec.json.encode(answer | answers[0])
+        answer["predictions"] = [
+            {"id": prediction_id(request_id, i), **it} for i, it in enumerate(answers)
+        ]
+        return msgspec.json.encode(answer)
 
     async def _refuse(self, call: Call, error: CallError) -> Answer:
         told = error if self.conceal is None else discreet(error)

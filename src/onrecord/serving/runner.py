@@ -13,9 +13,10 @@ from typing import Any
 
 import structlog
 
-from onrecord.errors import CallError, ModelFailed, Unanswerable, Unavailable
+from onrecord.errors import CallError, ModelFailed, NotExplainable, Unanswerable, Unavailable
 from onrecord.serving.artifact import Model
 from onrecord.serving.compile import CompiledRuntime
+from onrecord.serving.explanations import Explanations, explain
 from onrecord.serving.outputs import Outputs
 from onrecord.serving.runtimes import Row, predict_table
 from onrecord.serving.table import Table
@@ -106,6 +107,36 @@ class Runner:
                 f"The model did not answer within {self._deadline_seconds:g} seconds.",
                 retry_after=1,
             ) from None
+
+    async def explain(self, rows: Sequence[Row]) -> Explanations:
+        """Return the explanations of `rows`, in the model's thread.
+
+        Raises NotExplainable where the model has none, else as `predict`.
+        """
+        if self._waiting_rows + len(rows) > self._max_waiting_rows:
+            raise Unavailable("Too many rows wait for the model already.", retry_after=1)
+        loop = asyncio.get_running_loop()
+        self._waiting_rows += len(rows)
+        try:
+            async with asyncio.timeout(self._deadline_seconds):
+                return await loop.run_in_executor(self._thread, self._explained, rows)
+        except TimeoutError:
+            raise Unavailable(
+                f"The model did not explain itself within {self._deadline_seconds:g} seconds.",
+                retry_after=1,
+            ) from None
+        finally:
+            self._waiting_rows -= len(rows)
+
+    def _explained(self, rows: Sequence[Row]) -> Explanations:
+        try:
+            return explain(self._runtime, rows)
+        except CallError:
+            raise
+        except Exception as error:
+            # What a model's library says can have values in it.
+            structlog.get_logger("onrecord").warning("no explanation", error=type(error).__name__)
+            raise NotExplainable("The model has no explanation of these values.") from error
 
     def _is_long(self, rows: int) -> bool:
         """Whether so many more rows would wait too long for those that wait already."""

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from onrecord.errors import ModelDirectoryError
+from onrecord.serving.explanations import Explanations, of_trees
 from onrecord.serving.input_schema import InputSchema
 from onrecord.serving.outputs import Outputs
 from onrecord.serving.runtimes import (
@@ -73,6 +74,7 @@ class CatboostRuntime:
         categories = set(model.get_cat_feature_indices())
         self._textual = {*categories, *model.get_text_feature_indices()}
         _check_types(schema, categories, self._textual, file)
+        self._categories = categories
         native = list(model.classes_) if model.classes_ is not None else []
         loss = str(model.get_all_params().get("loss_function", "")).partition(":")[0]
         if native and "Multi" in loss and "MultiClass" not in loss:
@@ -103,6 +105,15 @@ class CatboostRuntime:
             above = (numbers[:, 1] > self._threshold).tolist()
             values = [self.labels[int(positive)] for positive in above]
         return Outputs([classification(self.labels, numbers, values=values)])
+
+    def explain(self, rows: Sequence[Row]) -> Explanations:
+        """Return CatBoost's own SHAP values."""
+        import catboost
+
+        pool = catboost.Pool(self._data(rows), cat_features=sorted(self._categories))
+        values = self.model.get_feature_importance(pool, type="ShapValues", thread_count=1)
+        identity = self._kind == "RawFormulaVal"
+        return of_trees(values, len(self._schema.columns), self.labels, identity=identity)
 
     def _data(self, rows: Sequence[Row]) -> Any:
         if not self._textual:

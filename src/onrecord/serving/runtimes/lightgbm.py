@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from onrecord.errors import ModelDirectoryError
+from onrecord.serving.explanations import Explanations, of_trees
 from onrecord.serving.input_schema import InputSchema
 from onrecord.serving.outputs import Outputs
 from onrecord.serving.runtimes import (
@@ -29,6 +30,7 @@ booster = lightgbm.Booster(model_str=sys.stdin.buffer.read().decode())
 booster.dump_model()
 booster.predict([[0.0] * booster.num_feature()])
 """
+_IDENTITY = {"regression", "regression_l1", "huber", "fair", "quantile", "mape"}
 _UNNAMED = re.compile(r"Column_\d+")
 
 
@@ -81,6 +83,7 @@ class LightgbmRuntime:
         elif objective[0] in {"multiclass", "multiclassova"}:
             count = booster.num_model_per_iteration()
             self.labels = reconcile_classes(file, range(count), schema)
+        self._identity = objective[0] in _IDENTITY
         self._codes = _codes(booster, schema, file)
 
     def predict(self, rows: Sequence[Row]) -> Outputs:
@@ -91,6 +94,12 @@ class LightgbmRuntime:
         if numbers.ndim == 1:
             numbers = np.stack((1 - numbers, numbers), axis=1)
         return Outputs([classification(self.labels, numbers)])
+
+    def explain(self, rows: Sequence[Row]) -> Explanations:
+        """Return the booster's own SHAP values (`pred_contrib`)."""
+        data = to_array(self._coded(rows))
+        values = self.booster.predict(data, num_threads=1, pred_contrib=True)
+        return of_trees(values, len(self._schema.columns), self.labels, identity=self._identity)
 
     def _coded(self, rows: Sequence[Row]) -> Sequence[Row]:
         """Return the rows with every category as its number, as in the training table."""

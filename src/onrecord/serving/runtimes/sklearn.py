@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from onrecord.errors import ModelDirectoryError
+from onrecord.serving.explanations import Explanations
 from onrecord.serving.input_schema import InputSchema
 from onrecord.serving.outputs import Outputs, TargetOutput, class_key
 from onrecord.serving.runtimes import (
@@ -21,6 +22,7 @@ from onrecord.serving.runtimes import (
     target_names,
 )
 from onrecord.serving.runtimes.lightgbm import known_names
+from onrecord.serving.runtimes.linear import explain_linear
 from onrecord.serving.runtimes.matrix import to_array, to_frame, to_object_array
 
 __all__ = ["SklearnRuntime"]
@@ -122,6 +124,11 @@ class SklearnRuntime:
                 return Outputs([TargetOutput(None, values)])
             return Outputs([classification(self.labels, chances, values=values)])
         return self._by_target(answers, chances)
+
+    def explain(self, rows: Sequence[Row]) -> Explanations:
+        """Return what moved a linear model; raises NotExplainable of any other."""
+        names = self._schema.names
+        return explain_linear(self.estimator, self._data(rows), names, self.labels)
 
     def _values(self, answers: np.ndarray[Any, Any], target: int) -> list[Any]:
         """Return one target's labels as the schema names them."""

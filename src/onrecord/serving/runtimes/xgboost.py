@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from onrecord.errors import ModelDirectoryError
+from onrecord.errors import ModelDirectoryError, NotExplainable
+from onrecord.serving.explanations import Explanations, of_trees
 from onrecord.serving.input_schema import InputSchema
 from onrecord.serving.outputs import Outputs, TargetOutput
 from onrecord.serving.runtimes import (
@@ -47,6 +48,9 @@ def load_booster(raw: bytes, file: str) -> Any:
     booster = xgboost.Booster({"nthread": 1})
     booster.load_model(bytearray(raw))
     return booster
+
+
+_IDENTITY = {"reg:squarederror", "reg:absoluteerror", "reg:pseudohubererror", "reg:quantileerror"}
 
 
 class XgboostRuntime:
@@ -108,6 +112,26 @@ class XgboostRuntime:
             numbers = np.exp(numbers - numbers.max(axis=1, keepdims=True))
             numbers /= numbers.sum(axis=1, keepdims=True)
         return Outputs([classification(self.labels, numbers)])
+
+    def explain(self, rows: Sequence[Row]) -> Explanations:
+        """Return the booster's own SHAP values (`pred_contribs`)."""
+        import xgboost
+
+        if self._several:
+            raise NotExplainable("Contributions to several targets at once are not told.")
+        data = (
+            to_frame(rows, self._schema.columns, categorical=self._categories)
+            if self._categories
+            else to_array(rows, np.float32)
+        )
+        table = xgboost.DMatrix(
+            data, missing=np.nan, nthread=1, enable_categorical=bool(self._categories)
+        )
+        values = self.booster.predict(
+            table, pred_contribs=True, iteration_range=self.iterations, validate_features=False
+        )
+        identity = self._objective in _IDENTITY
+        return of_trees(values, len(self._schema.columns), self.labels, identity=identity)
 
     def _numbers(self, rows: Sequence[Row], *, margin: bool) -> Any:
         data = (
