@@ -174,7 +174,7 @@ def _document_refusals(path: str, method: str, operation: dict[str, Any]) -> Non
         408: "requestBody" in operation,
         409: (path.startswith("/users") and method in {"post", "patch", "delete"})
         or (path in {"/keys", "/erasures"} and method == "post")
-        or path.endswith(("/proof", "/outcome"))
+        or path.endswith(("/proof", "/outcome", "/drift"))
         or ("/versions" in path and method == "get")
         or (path.startswith("/models") and method == "post"),
         413: "requestBody" in operation,
