@@ -161,6 +161,8 @@ class Predictor:
         return await self._recorder.record(call, Answer(200, body), self.model_version_id)
 
     async def _explained(self, request_id: str, rows: Rows, outputs: Outputs) -> bytes:
+        if self.conceal is not None:
+            raise NotExplainable("Contributions would tell the values of its sensitive columns.")
         if len(rows.values) > MOST_ROWS:
             raise NotExplainable(f"At most {MOST_ROWS} rows of a call are explained.")
         found = await self._runner.explain(rows.values)
