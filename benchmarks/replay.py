@@ -87,7 +87,7 @@ def _call(user_id, version, model, predictor, outputs, place, row):  # type: ign
         input=json.dumps({f"f{i}": value for i, value in enumerate(row)}).encode(),
         received_at=now,
         status=200,
-        output=predictor._encode_row(name, outputs, place),  # noqa: SLF001
+        output=predictor._encode_row(name, outputs.row(place)),  # noqa: SLF001
         error_code=None,
         error_fields=(),
         duration_us=500,

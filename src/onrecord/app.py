@@ -165,6 +165,7 @@ def create_app(
     fleet = _start_fleet(settings, database, recorder, default_model)
     served = fleet.served
     watcher = Watcher(fleet, database)
+    reveal = build_reveal(settings)
     parts = build_accounts(settings, database, counts=counts)
     spool = None if settings.spool_place is None else Spool(settings.spool_place)
     stale_seconds = settings.spool_minutes * 60 if spool else 0
@@ -239,9 +240,9 @@ def create_app(
         served=served,
         fleet=fleet,
         versions=build_versions(settings, database),
-        reveal=build_reveal(settings),
+        reveal=reveal,
         gate_of=lambda rules: _gate_of(settings, rules),
-        drifts=Drifts(database, build_reveal(settings)),
+        drifts=Drifts(database, reveal),
         drift_rules=drift_rules(settings),
         registration_open=settings.registration_open,
         token_seconds=settings.token_minutes * 60,
@@ -254,7 +255,7 @@ def create_app(
         gate=gate,
         served=served,
         recorder=recorder,
-        idempotent=IdempotentAnswers(database, reveal=build_reveal(settings)),
+        idempotent=IdempotentAnswers(database, reveal=reveal),
         call_limits=call_limits,
         admission=admission,
         room=room,

@@ -12,7 +12,7 @@ from onrecord.cli.admin import DatabaseOption, open_database
 from onrecord.cli.moments import moment
 from onrecord.cli.terminal import print_table, shown
 from onrecord.insight.compare import compare as compare_versions
-from onrecord.insight.compare_page import compare_page
+from onrecord.insight.pages import compare_page
 from onrecord.insight.quality import LEAST_ROWS
 
 __all__ = ["compare"]

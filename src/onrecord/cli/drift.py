@@ -12,7 +12,7 @@ from onrecord.cli.admin import DatabaseOption, open_database
 from onrecord.cli.moments import moment
 from onrecord.cli.terminal import print_table, shown
 from onrecord.insight.baselines import Drifts
-from onrecord.insight.drift_page import drift_page
+from onrecord.insight.pages import drift_page
 from onrecord.parts import build_reveal, drift_rules, operator
 from onrecord.record.by import By
 from onrecord.record.model_versions import find

@@ -19,9 +19,9 @@ from onrecord.cli.progress import rows_progress
 from onrecord.cli.terminal import print_table, shown
 from onrecord.cli.versions import percentage
 from onrecord.errors import SettingsError
+from onrecord.insight.pages import replay_page
 from onrecord.insight.recorded_calls import Meant, count_calls, recorded_calls
 from onrecord.insight.replay import Change, Replay, ReplayReport, Where
-from onrecord.insight.replay_page import replay_page
 from onrecord.lifecycle.directories import model_sources
 from onrecord.lifecycle.fleet import load_stored
 from onrecord.parts import build_reveal, load_directory, loader

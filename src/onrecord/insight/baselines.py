@@ -179,6 +179,21 @@ class Drifts:
                 f"{version} has no baseline: freeze a window of the record with "
                 "`onrecord drift freeze`, or have `onrecord init` make one of its training data."
             )
+        meant = Meant(version.name, since, until, frozenset({version.id}))
+        return {
+            **self.compared(version, baseline, since, until, rules),
+            "estimate": estimated_quality(self._database, meant),
+        }
+
+    def compared(
+        self,
+        version: StoredVersion,
+        baseline: Baseline,
+        since: datetime | None,
+        until: datetime | None,
+        rules: DriftRules,
+    ) -> dict[str, Any]:
+        """Return what `report` does, but for the estimate, which reads thousands of answers."""
         self.update(version, baseline)
         whole = msgspec.json.decode(baseline.document, type=Sketch)
         window = emptied(whole)
@@ -202,9 +217,6 @@ class Drifts:
             },
             "left_out": [column.name for column in schema.columns if column.sensitive],
             **compared_with(whole, window, rules),
-            "estimate": estimated_quality(
-                self._database, Meant(version.name, since, until, frozenset({version.id}))
-            ),
         }
 
     def _schema(self, version: StoredVersion) -> InputSchema:

@@ -86,7 +86,7 @@ class DriftWatch:
         if baseline is None:
             return
         since = datetime.now(UTC) - _WINDOW
-        found = self._drifts.report(version, since, None, self._rules)
+        found = self._drifts.compared(version, baseline, since, None, self._rules)
         told = {it["name"]: it for it in found["features"] + found["scores"]}
         psi = {name: it["psi"] for name, it in told.items() if it["psi"] is not None}
         drifting = sorted(name for name, it in told.items() if it["status"] == "drift")

@@ -216,17 +216,17 @@ class DeferredRuntime:
 
     def predict(self, rows: Sequence[Row]) -> Outputs:
         """Return the model's answers to `rows`."""
-        with self._lock:
-            if self._loaded is None:
-                self._loaded = self._load()
-        return self._loaded.predict(rows)
+        return self._model().predict(rows)
 
     def explain(self, rows: Sequence[Row]) -> Explanations:
         """Return the model's explanations of `rows`."""
+        return explain(self._model(), rows)
+
+    def _model(self) -> Runtime:
         with self._lock:
             if self._loaded is None:
                 self._loaded = self._load()
-        return explain(self._loaded, rows)
+        return self._loaded
 
 
 def _describe(raw: bytes, original: Any, schema: InputSchema) -> CompiledGraph:

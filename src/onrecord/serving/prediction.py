@@ -170,13 +170,7 @@ class Predictor:
         answers = [
             {**outputs.row(i), "explanation": found.row(i, names)} for i in range(len(rows.values))
         ]
-        answer: dict[str, Any] = {"id": request_id, "model": self._model_json}
-        if not rows.many:
-            return msgspec.json.encode(answer | answers[0])
-        answer["predictions"] = [
-            {"id": prediction_id(request_id, i), **it} for i, it in enumerate(answers)
-        ]
-        return msgspec.json.encode(answer)
+        return self._encode_answers(request_id, answers, many=rows.many)
 
     async def _refuse(self, call: Call, error: CallError) -> Answer:
         told = error if self.conceal is None else discreet(error)
@@ -210,7 +204,7 @@ class Predictor:
 
     def _answer_of(self, request_id: str, outputs: Outputs, place: int) -> Answer | None:
         try:
-            return Answer(200, self._encode_row(request_id, outputs, place))
+            return Answer(200, self._encode_row(request_id, outputs.row(place)))
         except CallError:
             return None
 
@@ -248,15 +242,21 @@ class Predictor:
         return await anyio.to_thread.run_sync(self._validator.validate, body)
 
     def _encode(self, request_id: str, outputs: Outputs, count: int, *, many: bool) -> bytes:
+        answers = [outputs.row(i) for i in range(count)]
+        return self._encode_answers(request_id, answers, many=many)
+
+    def _encode_answers(
+        self, request_id: str, answers: Sequence[dict[str, Any]], *, many: bool
+    ) -> bytes:
+        """Return the answers to the rows of a call as JSON; `many` is whether it had that form."""
         if not many:
-            return self._encode_row(request_id, outputs, 0)
-        predictions = [{"id": prediction_id(request_id, i), **outputs.row(i)} for i in range(count)]
+            return self._encode_row(request_id, answers[0])
+        predictions = [{"id": prediction_id(request_id, i), **row} for i, row in enumerate(answers)]
         answer = {"id": request_id, "model": self._model_json, "predictions": predictions}
         return msgspec.json.encode(answer)
 
-    def _encode_row(self, request_id: str, outputs: Outputs, place: int) -> bytes:
-        answer = {"id": request_id, "model": self._model_json, **outputs.row(place)}
-        return msgspec.json.encode(answer)
+    def _encode_row(self, request_id: str, row: dict[str, Any]) -> bytes:
+        return msgspec.json.encode({"id": request_id, "model": self._model_json, **row})
 
 
 class Recorder:

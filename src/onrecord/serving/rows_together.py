@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from onrecord.serving.columns import Column
+from onrecord.serving.columns import Column, is_text
 from onrecord.serving.table import Table, array_of
 
 __all__ = ["RowsTogether"]
@@ -72,7 +72,7 @@ def _type(column: Column) -> Any:
 
 def _fits(column: Column, values: list[Any], array: np.ndarray[Any, Any]) -> bool:
     if column.type == "text":
-        return all(value is None or value.encode() is not None for value in values)
+        return all(value is None or is_text(value) for value in values)
     if column.type == "categorical":
         return set(values) - {None} <= set(column.categories)
     if column.type == "boolean":

@@ -119,11 +119,7 @@ class XgboostRuntime:
 
         if self._several:
             raise NotExplainable("Contributions to several targets at once are not told.")
-        data = (
-            to_frame(rows, self._schema.columns, categorical=self._categories)
-            if self._categories
-            else to_array(rows, np.float32)
-        )
+        data = self._data(rows)
         table = xgboost.DMatrix(
             data, missing=np.nan, nthread=1, enable_categorical=bool(self._categories)
         )
@@ -133,12 +129,13 @@ class XgboostRuntime:
         identity = self._objective in _IDENTITY
         return of_trees(values, len(self._schema.columns), self.labels, identity=identity)
 
+    def _data(self, rows: Sequence[Row]) -> Any:
+        if self._categories:
+            return to_frame(rows, self._schema.columns, categorical=self._categories)
+        return to_array(rows, np.float32)
+
     def _numbers(self, rows: Sequence[Row], *, margin: bool) -> Any:
-        data = (
-            to_frame(rows, self._schema.columns, categorical=self._categories)
-            if self._categories
-            else to_array(rows, np.float32)
-        )
+        data = self._data(rows)
         if self._in_place:
             return self.booster.inplace_predict(
                 data,
