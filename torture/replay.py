@@ -55,10 +55,14 @@ class _File:
     lost: list[trace.Call] = field(default_factory=list)
 
     def sync(self, sync: trace.Call) -> None:
-        """Put on the disk what was written before the sync began, or lose it if that failed."""
+        """Put on the disk what was written before the sync began, or lose it if that failed.
+
+        A write that the end of its process cut off may have come about; here it did, as what
+        comes after it in the file does not depend on it.
+        """
         later = []
         for call in self.pending:
-            if call.returned is not None and call.returned < sync.entered:
+            if call.over is not None and call.over < sync.entered:
                 if sync.result == 0:
                     self._keep(call)
                 else:

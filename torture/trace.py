@@ -27,7 +27,8 @@ class Call:
 
     `path` is what its descriptor is open on ("socket:[...]" for a connection), else what it names;
     `data` is what is written, `offset` where, or the length that a file is cut to. `returned` and
-    `result` are None where the process ended first; `result` is -1 where the call failed.
+    `result` are None where the process ended first, and `over` is where it ended, which tells
+    nothing of whether the call came about; `result` is -1 where the call failed.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Call:
     entered: int
     returned: int | None = None
     result: int | None = None
+    over: int | None = None
 
     @property
     def syncs(self) -> bool:
@@ -68,6 +70,10 @@ def read(log: Path) -> Iterator[Call]:
         for number, line in enumerate(lines):
             process, _, event = line.partition(" ")
             event = event.lstrip()
+            if event.startswith("+++") and process in under_way:
+                call = under_way.pop(process)
+                call.over = number
+                yield call
             if event.startswith(("+++", "---")):
                 continue
             resumed = event.startswith("<...")
@@ -76,6 +82,7 @@ def read(log: Path) -> Iterator[Call]:
                 under_way[process] = call
                 continue
             # The last line of a process that was killed may be cut, or say " = ?".
+            call.over = number
             _, returned, result = event.rpartition(" = ")
             if returned and not result.startswith("?"):
                 call.returned, call.result = number, int(result.split(" ", 1)[0])
