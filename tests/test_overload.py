@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 import httpx2
 import pytest
 
+from calls import wait_until
 from live import GOOD_ROW, Server, launch, linear_model_dir
 from onrecord.http.limits import allow_open_files
 from onrecord.settings import Settings
@@ -61,6 +62,7 @@ def good_client(server: Server, token: str) -> Iterator[list[int]]:
 
     thread = threading.Thread(target=call)
     thread.start()
+    wait_until(lambda: statuses)
     yield statuses
     leaving.set()
     thread.join()

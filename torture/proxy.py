@@ -38,11 +38,11 @@ class Proxy:
         self._delay = 0.0
         self._armed: Cut | None = None
         self._writers: set[asyncio.StreamWriter] = set()
-        self._serving: set[asyncio.Task[None]] = set()
         self._loop = asyncio.new_event_loop()
         self._flows = asyncio.Event()
         self._flows.set()
         self._server: asyncio.Server | None = None
+        self._accepts = False
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
 
     def __enter__(self) -> Self:
@@ -64,12 +64,14 @@ class Proxy:
 
     def accept(self) -> None:
         """Accept connections, on the same port as before."""
+        self._accepts = True
         serving = asyncio.start_server(self._serve, "127.0.0.1", self.port)
         self._server = asyncio.run_coroutine_threadsafe(serving, self._loop).result()
         self.port = self._server.sockets[0].getsockname()[1]
 
     def refuse(self) -> None:
         """Cut every connection and accept none."""
+        self._accepts = False
         server, self._server = self._server, None
         if server is not None:
             self._do(server.close)
@@ -114,17 +116,19 @@ class Proxy:
 
     async def _finish(self) -> None:
         self._flows.set()
-        if self._serving:
-            await asyncio.wait(self._serving)
+        # Among them those that accept a connection which came just before.
+        while others := asyncio.all_tasks() - {asyncio.current_task()}:
+            await asyncio.wait(others)
+        await asyncio.sleep(0)
 
     async def _serve(self, client: asyncio.StreamReader, answers: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._serving.add(task)
-        task.add_done_callback(self._serving.discard)
         try:
             server, asks = await asyncio.open_connection("127.0.0.1", self._upstream)
         except OSError:
+            answers.transport.abort()
+            return
+        if not self._accepts:
+            asks.transport.abort()
             answers.transport.abort()
             return
         connection = _Connection(self, asks, answers)

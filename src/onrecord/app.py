@@ -56,6 +56,7 @@ from onrecord.parts import (
     build_external,
     build_reveal,
     build_versions,
+    convert_apart,
     drift_rules,
     load_given_models,
     loader,
@@ -106,7 +107,13 @@ def _start_fleet(
 
     if default is None:
         default = given[0][1].name if given else ""
-    fleet = Fleet(database, ServedModels(default), load=loader(settings), build=build)
+    fleet = Fleet(
+        database,
+        ServedModels(default),
+        load=loader(settings),
+        build=build,
+        prepare=partial(convert_apart, settings),
+    )
     plan = fleet.plan()
     if plan is None:
         raise SettingsError(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 from onrecord.accounts.api_keys import ApiKeys
@@ -19,21 +21,24 @@ from onrecord.accounts.sessions import Sessions
 from onrecord.accounts.sign_in import Accounts
 from onrecord.accounts.tokens import Tokens
 from onrecord.errors import SettingsError
+from onrecord.file_lock import locked
 from onrecord.insight.baselines import parse_baseline
 from onrecord.insight.drift import DriftRules
+from onrecord.lifecycle.apart import run_apart
 from onrecord.lifecycle.directories import Source, model_sources
 from onrecord.lifecycle.examination import Examiner
-from onrecord.lifecycle.fleet import Load
+from onrecord.lifecycle.fleet import Load, load_stored
 from onrecord.lifecycle.versions import Versions, register
 from onrecord.outgoing import fault_of_url
 from onrecord.record.checkpoint import SigningKey
 from onrecord.record.database import Database
 from onrecord.record.erase import Eraser
 from onrecord.record.heads_file import HeadsFile
+from onrecord.record.model_versions import StoredVersion
 from onrecord.record.payload_key import PayloadKey
 from onrecord.record.writer_order import WriterOrder
 from onrecord.record.writer_process import WriterProcess
-from onrecord.serving.artifact import Model, model_of, read_model_directory
+from onrecord.serving.artifact import Model, is_converted, model_of, read_model_directory
 from onrecord.serving.input_schema import parse_input_schema
 from onrecord.serving.model_files import BASELINE_FILE, MAX_TEXT_BYTES, SCHEMA_FILE, read_file
 from onrecord.serving.trust import Trust
@@ -48,6 +53,7 @@ __all__ = [
     "build_reveal",
     "build_versions",
     "check_drift_webhook",
+    "convert_apart",
     "drift_rules",
     "first_model_name",
     "load_directory",
@@ -60,6 +66,10 @@ __all__ = [
     "register_model",
     "writer_process",
 ]
+
+
+_NICE = 10
+"""How much less urgent a conversion is than the calls of a server beside it."""
 
 
 def load_trust(settings: Settings) -> Trust:
@@ -259,6 +269,25 @@ def register_model(database: Database, model: Model) -> int:
 def build_examiner(settings: Settings) -> Examiner:
     """Build what the gate examines versions with, on a database of its own."""
     return Examiner(Database(settings.database_url), loader(settings), build_reveal(settings))
+
+
+def convert_apart(settings: Settings, version: StoredVersion, files: Mapping[str, bytes]) -> None:
+    """Have a process of its own keep the conversion of a version, where there is none yet.
+
+    Converting holds the interpreter for seconds, in which no call would be answered. Raises
+    WorkFailed where the process dies: what killed it would kill the server too.
+    """
+    if settings.compile and not is_converted(files, settings.conversions_dir):
+        run_apart(f"converting {version}", partial(_convert, settings, version))
+
+
+def _convert(settings: Settings, version: StoredVersion) -> None:
+    os.nice(_NICE)
+    database = Database(settings.database_url)
+    with contextlib.suppress(Exception), locked(settings.conversions_dir / "lock"):
+        # Whatever it raises, loading the version in the server will raise as well, and be told.
+        load_stored(database, version, loader(settings))
+    database.close()
 
 
 def build_versions(settings: Settings, database: Database) -> Versions:

@@ -1,9 +1,12 @@
 """Versions of a model: how they come onto the record, answer, and go, over HTTP and by command."""
 
+import hashlib
 import json
+import os
+import pickle
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +20,12 @@ from conftest import DATABASES, empty_postgresql
 from live import GOOD_ROW, give_conversion, linear_model_dir
 from onrecord.app import create_app
 from onrecord.cli.main import _build
+from onrecord.lifecycle.versions import Versions
+from onrecord.record.by import By
 from onrecord.record.database import Database
 from onrecord.record.tables import model_files
+from onrecord.serving.artifact import load_model, read_model_directory
+from onrecord.serving.trust import Trust
 from onrecord.settings import Settings, load_settings
 from postgres import Cluster
 
@@ -34,11 +41,14 @@ class Service:
     admin: dict[str, str]
 
     def command(self, *words: str) -> Result:
+        return self.run("models", *words)
+
+    def run(self, *words: str) -> Result:
         environment = {
             "ONRECORD_DATABASE": self.url,
             "ONRECORD_DATA_DIR": str(self.home / "data"),
         }
-        return CliRunner().invoke(_build(), ["models", *words], env=environment)
+        return CliRunner().invoke(_build(), list(words), env=environment)
 
     def answer(self, path: str = "/predict", headers: dict[str, str] | None = None) -> Any:
         answer = self.client.post(path, json=GOOD_ROW, headers=headers or self.admin)
@@ -271,6 +281,33 @@ def test_a_version_that_cannot_be_loaded_harms_no_other(service: Service, second
     assert service.post("promote", version="2").status_code == 200
     wait_until(lambda: service.live() == 2)
     assert _ready(service)["not_loaded"] == {}
+
+
+def test_a_version_that_kills_whoever_loads_it_is_not_loaded_by_the_server(
+    service: Service, second_dir: Path, tmp_path: Path
+) -> None:
+    deadly = shutil.copytree(second_dir, tmp_path / "deadly")
+    (deadly / "model.skops").unlink()
+    (deadly / "model.pkl").write_bytes(pickle.dumps(Deadly()))
+    service.run("trust", str(deadly), "--yes")
+    files = read_model_directory(deadly)
+    loaded = load_model(second_dir, trust=Trust(None), name="risk")
+    sha256 = hashlib.sha256(files["model.pkl"]).hexdigest()
+
+    Versions(service.database).add(
+        files, replace(loaded, sha256=sha256, format="pickle"), By("", operator="an operator")
+    )
+    wait_until(lambda: _ready(service)["not_loaded"])
+
+    assert "died, with exit code 9" in next(iter(_ready(service)["not_loaded"].values()))
+    assert service.answer()["model"]["sha256"] == _sha(service, 1)
+
+
+class Deadly:
+    """Ends the process that unpickles it."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os._exit, (9,)
 
 
 def _ready(service: Service) -> dict[str, Any]:

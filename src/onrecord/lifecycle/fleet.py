@@ -62,8 +62,10 @@ def _damaged(version: StoredVersion) -> ModelDirectoryError:
 class Fleet:
     """The loaded versions of one worker.
 
-    `build` makes what answers calls of a loaded version. `plan` and `load` may run in any thread,
-    one at a time; `serve` on the event loop that answers calls.
+    `build` makes what answers calls of a loaded version. `prepare` does, before one is loaded that
+    has come while others answer, what would hold those up; where it raises OnrecordError, the
+    version is not loaded. `plan` and `load` may run in any thread, one at a time; `serve` on the
+    event loop that answers calls.
     """
 
     def __init__(
@@ -73,6 +75,7 @@ class Fleet:
         *,
         load: Load,
         build: Callable[[StoredVersion, Model], Predictor],
+        prepare: Callable[[StoredVersion, Mapping[str, bytes]], None],
     ) -> None:
         self.served = served
         self.revision = 0
@@ -83,6 +86,7 @@ class Fleet:
         self._database = database
         self._load = load
         self._build = build
+        self._prepare = prepare
         self._predictors: Mapping[int, Predictor] = {}
 
     def plan(self) -> Plan | None:
@@ -109,9 +113,7 @@ class Fleet:
             predictor = self._predictors.get(key)
             if predictor is None:
                 try:
-                    model = (models or {}).get(key) or load_stored(
-                        self._database, version, self._load
-                    )
+                    model = (models or {}).get(key) or self._loaded(version)
                     predictor = self._build(version, model)
                 except Unavailable:
                     raise
@@ -138,6 +140,14 @@ class Fleet:
                 )
             loaded[key] = predictor
         return loaded, failures
+
+    def _loaded(self, version: StoredVersion) -> Model:
+        def load(files: Mapping[str, bytes], place: Path, name: str) -> Model:
+            if self.served.models:
+                self._prepare(version, files)
+            return self._load(files, place, name)
+
+        return load_stored(self._database, version, load)
 
     def serve(
         self, plan: Plan, loaded: Mapping[int, Predictor], failures: Mapping[int, str]

@@ -51,6 +51,7 @@ from onrecord.serving.trust import Trust
 __all__ = [
     "COMPANIONS",
     "Model",
+    "is_converted",
     "load_model",
     "model_of",
     "read_model_directory",
@@ -171,9 +172,7 @@ def model_of(  # noqa: PLR0913 - those of load_model, but for where the bytes co
     schema_sha256 = hashlib.sha256(schema_bytes).hexdigest()
     samples_bytes = files.get(SAMPLES_FILE)
     samples = parse_sample_rows(samples_bytes, schema) if samples_bytes else []
-    key = conversion_key(
-        file.sha256, schema_sha256, hashlib.sha256(samples_bytes or b"").hexdigest()
-    )
+    key = _conversion_key(file.sha256, files)
     conversions = GraphCache(cache if compile and file.format != "onnx" else None)
     kept = conversions.find(key)
     if kept is not None and kept.graph is not None:
@@ -214,6 +213,20 @@ def model_of(  # noqa: PLR0913 - those of load_model, but for where the bytes co
         seconds_per_row=seconds,
         golden_rows=golden,
     )
+
+
+def is_converted(files: Mapping[str, bytes], cache: Path) -> bool:
+    """Say whether `model_of` would make a model of these files without converting it."""
+    (file_name,) = files.keys() & FORMATS.keys()
+    if FORMATS[file_name] == "onnx":
+        return True
+    key = _conversion_key(hashlib.sha256(files[file_name]).hexdigest(), files)
+    return GraphCache(cache).find(key) is not None
+
+
+def _conversion_key(model_sha256: str, files: Mapping[str, bytes]) -> str:
+    others = (files[SCHEMA_FILE], files.get(SAMPLES_FILE) or b"")
+    return conversion_key(model_sha256, *(hashlib.sha256(raw).hexdigest() for raw in others))
 
 
 def _kept_runtime(
