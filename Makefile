@@ -6,6 +6,9 @@ STAMPS := $(VENV)/.stamps
 CONSTRAINTS := $(wildcard constraints/py$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])').txt)
 PIP := $(BIN)/python -m pip install --quiet $(if $(CONSTRAINTS),-c $(CONSTRAINTS))
 
+# Hundreds of processes start in a test run; without bytecode each compiles the package again.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: install dev demo test fuzz torture check bench bench-peers clean services
 
 install: $(STAMPS)/install ## the package, the common model extras and the `onrecord` command in .venv

@@ -6,8 +6,15 @@ from typing import Any, Literal
 
 import pytest
 from argon2 import PasswordHasher
+from argon2.exceptions import VerifyMismatchError
 
-from onrecord.accounts.passwords import Passwords, check_email, check_password, check_username
+from onrecord.accounts.passwords import (
+    Passwords,
+    _hash_of_nothing,
+    check_email,
+    check_password,
+    check_username,
+)
 from onrecord.errors import Unavailable
 
 
@@ -27,6 +34,15 @@ async def test_without_a_hash_one_is_verified_all_the_same_and_never_matches(
 ) -> None:
     assert not await passwords.verify(None, "correct horse")
     assert hasher.verified == 1
+
+
+def test_what_is_verified_without_a_hash_is_one_of_the_same_cost() -> None:
+    hasher = PasswordHasher()
+    decoy = _hash_of_nothing(hasher)
+
+    assert not hasher.check_needs_rehash(decoy)
+    with pytest.raises(VerifyMismatchError):
+        hasher.verify(decoy, "correct horse")
 
 
 @pytest.mark.anyio

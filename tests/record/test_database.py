@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 
 from onrecord.errors import DatabaseError, Unavailable
 from onrecord.record import reader, schema
@@ -130,6 +131,10 @@ def test_a_database_without_tables_names_the_command_that_makes_them(database_ur
     with pytest.raises(DatabaseError, match="onrecord db upgrade"):
         database.check()
     database.close()
+
+
+def test_the_revision_of_the_tables_is_that_of_the_newest_migration() -> None:
+    assert ScriptDirectory.from_config(schema._config()).get_heads() == [schema.REVISION]
 
 
 def test_a_newer_database_is_refused(database: Database) -> None:

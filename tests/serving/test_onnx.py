@@ -1,5 +1,8 @@
 """ONNX graphs: what they answer, and which cannot be served."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder
 from sklearn.svm import LinearSVC
 
+from live import linear_model_dir
 from onrecord.errors import ModelDirectoryError
 from onrecord.serving.outputs import Outputs
 from onrecord.serving.runtimes import predict_table
@@ -23,6 +27,7 @@ from onrecord.serving.runtimes.onnx_bytes import declared_labels, external_tenso
 from onrecord.serving.table import Table
 from serving.models import BOTH, NUMBERS, TABLE, VALUES, WORDS, Y3, X, Y, load, write_schema
 
+QUIET = {"CI", "ORT_DISABLE_TELEMETRY", "ORT_RUNNING_UNIT_TESTS", "XDG_CACHE_HOME"}
 FLOATS = X.astype(np.float32)
 ROWS = [tuple(row) for row in X[:40].tolist()]
 KIND = {"name": "kind", "type": "categorical", "categories": ["blue", "green", "red"]}
@@ -354,3 +359,26 @@ def test_a_table_with_strings_feeds_one_input_a_column(tmp_path: Path) -> None:
     outputs = predict_table(served.runtime, Table(served.schema.columns, arrays))
 
     assert predictions(outputs) == model.predict(frame).tolist()
+
+
+def test_nobody_else_is_told_of_the_models_that_are_run(tmp_path: Path) -> None:
+    """ONNX Runtime keeps what it is to send in the home directory, with an id of the machine."""
+    home = tmp_path / "home"
+    home.mkdir()
+    directory = linear_model_dir(tmp_path / "risk")
+    code = """
+import sys
+from pathlib import Path
+from onrecord.serving.artifact import load_model
+from onrecord.serving.trust import Trust
+model = load_model(Path(sys.argv[1]), trust=Trust(None))
+assert model.runtime.name == "onnx", model.runtime_reason
+"""
+    # It stays silent by itself where these say that it is being tested.
+    loud = {name: value for name, value in os.environ.items() if name not in QUIET}
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(directory)], env=loud | {"HOME": str(home)}, check=False
+    )
+
+    assert done.returncode == 0
+    assert list(home.rglob("*onnxruntime*")) == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import re
 import secrets
 import threading
@@ -40,6 +41,14 @@ _USERNAME = re.compile(USERNAME_PATTERN)
 _EMAIL = re.compile(r"[^@\s\x00-\x1f\x7f]+@[^@\s\x00-\x1f\x7f]+")
 
 
+def _hash_of_nothing(hasher: PasswordHasher) -> str:
+    """Return what looks like a hash, and takes as long to verify, but is that of no password."""
+    costs = f"m={hasher.memory_cost},t={hasher.time_cost},p={hasher.parallelism}"
+    random = (secrets.token_bytes(length) for length in (hasher.salt_len, hasher.hash_len))
+    salt, digest = (base64.b64encode(raw).decode().rstrip("=") for raw in random)
+    return f"$argon2id$v=19${costs}${salt}${digest}"
+
+
 class Passwords:
     """Hashes and verifies passwords with argon2id, in threads of its own.
 
@@ -57,7 +66,7 @@ class Passwords:
         self._hasher = hasher or PasswordHasher()
         self._executor = ThreadPoolExecutor(workers, thread_name_prefix="passwords")
         self._places = threading.BoundedSemaphore(workers + max_waiting)
-        self._dummy_hash = self.hash_now(secrets.token_urlsafe())
+        self._decoy = _hash_of_nothing(self._hasher)
 
     async def hash(self, password: str) -> str:
         """Return the encoded hash of a password."""
@@ -69,7 +78,7 @@ class Passwords:
         Without a hash the answer is False, after as much work as with one, so that the time taken
         does not tell whether there is such a user.
         """
-        matches = await self._run(self._verify_now, password_hash or self._dummy_hash, password)
+        matches = await self._run(self._verify_now, password_hash or self._decoy, password)
         return matches and password_hash is not None
 
     def needs_rehash(self, password_hash: str) -> bool:

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Engine, PoolProxiedConnection, event, exc, te
 from sqlalchemy.engine import make_url
 
 from onrecord.errors import DatabaseError, Unavailable
-from onrecord.record import postgresql_engine, sqlite_engine
+from onrecord.record import postgresql_engine, schema, sqlite_engine
 
 __all__ = ["Database"]
 
@@ -149,8 +149,6 @@ class Database:
 
         Raises DatabaseError where the database is unreachable, or newer than this version.
         """
-        from onrecord.record import schema  # Alembic takes longer to import than all of the writer
-
         with self._explained():
             if self.dialect == "sqlite":
                 with sqlite_engine.upgrade_lock(self._path), self.write() as connection:
@@ -163,8 +161,6 @@ class Database:
 
     def check(self) -> None:
         """Raise DatabaseError unless the database is reachable and its tables fit this version."""
-        from onrecord.record import schema
-
         with self._explained(), self.read() as connection:
             schema.check(connection)
 

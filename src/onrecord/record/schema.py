@@ -1,18 +1,25 @@
-"""Which version the tables have, and how they come to this one's."""
+"""Which version the tables have, and how they come to this one's.
+
+Alembic is imported only where tables are not of this version: that takes as long as all of the
+writer's imports.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from sqlalchemy import Connection
+from sqlalchemy import Connection, inspect, text
 
 from onrecord.errors import DatabaseError
 
-__all__ = ["check", "upgrade"]
+if TYPE_CHECKING:
+    from alembic.config import Config
+
+__all__ = ["REVISION", "check", "upgrade"]
+
+REVISION = "202611270910"
+"""The newest migration, which makes the tables what `tables.py` says."""
 
 
 def upgrade(connection: Connection) -> None:
@@ -20,24 +27,39 @@ def upgrade(connection: Connection) -> None:
 
     Raises DatabaseError where the database is newer than this version of onrecord.
     """
-    config = _config()
-    if _revision(connection, config) == ScriptDirectory.from_config(config).get_current_head():
+    found = _revision(connection)
+    if found == REVISION:
         return
+    from alembic import command
+
+    config = _config()
+    _require_known(found, config)
     config.attributes["connection"] = connection
     command.upgrade(config, "head")
 
 
 def check(connection: Connection) -> None:
     """Raise DatabaseError unless the tables are those of this version of onrecord."""
-    config = _config()
-    if _revision(connection, config) != ScriptDirectory.from_config(config).get_current_head():
-        raise DatabaseError(
-            "The database does not have the tables of this version of onrecord. "
-            "Bring it up to date with: onrecord db upgrade"
-        )
+    found = _revision(connection)
+    if found == REVISION:
+        return
+    _require_known(found, _config())
+    raise DatabaseError(
+        "The database does not have the tables of this version of onrecord. "
+        "Bring it up to date with: onrecord db upgrade"
+    )
+
+
+def _revision(connection: Connection) -> str | None:
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    found: str | None = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+    return found
 
 
 def _config() -> Config:
+    from alembic.config import Config
+
     config = Config()
     place = str(Path(__file__).with_name("migrations"))
     config.set_main_option("script_location", place.replace("%", "%%"))
@@ -45,12 +67,12 @@ def _config() -> Config:
     return config
 
 
-def _revision(connection: Connection, config: Config) -> str | None:
-    found = MigrationContext.configure(connection).get_current_revision()
+def _require_known(found: str | None, config: Config) -> None:
+    from alembic.script import ScriptDirectory
+
     known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
     if found is not None and found not in known:
         raise DatabaseError(
             f"The database is newer than this version of onrecord: it is at {found}. "
             "Install the onrecord that made it; `onrecord db upgrade` cannot go back."
         )
-    return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -48,6 +49,18 @@ _ERRORS_ONLY = 3
 _TABLE = 2
 
 
+def _onnxruntime() -> Any:
+    """Import ONNX Runtime without what it tells Microsoft about the models that it runs.
+
+    Its builds do so since 1.29, unless this is set before the first import:
+    https://github.com/microsoft/onnxruntime/blob/main/docs/Privacy.md#disabling-telemetry
+    """
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+    import onnxruntime
+
+    return onnxruntime
+
+
 class Graph:
     """An ONNX graph that takes a table: one tensor [rows, columns], or one [rows, 1] a column.
 
@@ -57,8 +70,7 @@ class Graph:
     """
 
     def __init__(self, raw: bytes, schema: InputSchema, file: str) -> None:
-        import onnxruntime
-
+        onnxruntime = _onnxruntime()
         if is_ort_format(raw):
             raise ModelDirectoryError(
                 file,
