@@ -19,6 +19,7 @@ from onrecord.accounts.standing import Gate
 from onrecord.errors import ModelDirectoryError, SettingsError
 from onrecord.http import (
     api_keys,
+    bulk_outcomes,
     compare,
     docs,
     drift,
@@ -33,7 +34,7 @@ from onrecord.http import (
     tokens,
     users,
 )
-from onrecord.http.body import BodyLimit, BodyRoom
+from onrecord.http.body import BodyLimit, BodyRoom, LargeBodies
 from onrecord.http.context import RequestContext
 from onrecord.http.direct import STATE_KEY, DirectPredictions
 from onrecord.http.idempotency import IdempotentAnswers
@@ -228,6 +229,7 @@ def create_app(
         redirect_slashes=False,
         lifespan=lifespan,
     )
+    room = BodyRoom(_LARGE_BODIES * max(settings.max_body_bytes, _ACCOUNT_BODY_BYTES))
     app.state.services = Services(
         database=database,
         writer=writer,
@@ -241,6 +243,9 @@ def create_app(
         fleet=fleet,
         versions=build_versions(settings, database),
         reveal=reveal,
+        large_bodies=LargeBodies(
+            room, max_bytes=settings.max_body_bytes, seconds=settings.body_seconds
+        ),
         gate_of=lambda rules: _gate_of(settings, rules),
         drifts=Drifts(database, reveal),
         drift_rules=drift_rules(settings),
@@ -249,9 +254,14 @@ def create_app(
     )
     _add_routes(app, served, settings)
     add_refusals(app)
-    room = BodyRoom(_LARGE_BODIES * max(settings.max_body_bytes, _ACCOUNT_BODY_BYTES))
     endpoint = PredictEndpoint(
-        BodyLimit(app, room, max_bytes=_ACCOUNT_BODY_BYTES, seconds=settings.body_seconds),
+        BodyLimit(
+            app,
+            room,
+            max_bytes=_ACCOUNT_BODY_BYTES,
+            seconds=settings.body_seconds,
+            is_large=bulk_outcomes.is_path,
+        ),
         gate=gate,
         served=served,
         recorder=recorder,
@@ -274,6 +284,7 @@ def _add_routes(app: FastAPI, served: ServedModels, settings: Settings) -> None:
         model_versions,
         predictions,
         outcomes,
+        bulk_outcomes,
         quality,
         compare,
         drift,

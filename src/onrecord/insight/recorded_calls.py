@@ -42,7 +42,8 @@ class Meant:
 
     `since` (included) and `until` (left out) bound when a call arrived, `after_seq` (left out) and
     `up_to_seq` its `seq`. `versions` are keys in `model_versions`, `other_than` is one that is not
-    meant. `newest` is at most how many calls, the newest of them. Calls of test keys are left out.
+    meant. `newest` is at most how many calls, the newest of them. `user_id` is whose they are.
+    Calls of test keys are left out; with `test` they alone are meant.
     """
 
     model: str
@@ -53,6 +54,8 @@ class Meant:
     other_than: int | None = None
     after_seq: int | None = None
     up_to_seq: int | None = None
+    user_id: str | None = None
+    test: bool = False
 
 
 class RecordedCall(msgspec.Struct, frozen=True, gc=False):
@@ -218,8 +221,10 @@ def calls_meant(query: Select[Any], meant: Meant) -> Select[Any]:
         query.select_from(requests.join(responses, responses.c.request_id == requests.c.id))
         .where(requests.c.model == storable(meant.model))
         .where(requests.c.model_version_id.is_not(None))
-        .where(key.is_(None) | key.not_in(by_test_key))
+        .where(key.in_(by_test_key) if meant.test else key.is_(None) | key.not_in(by_test_key))
     )
+    if meant.user_id is not None:
+        query = query.where(requests.c.user_id == meant.user_id)
     if meant.versions is not None:
         query = query.where(requests.c.model_version_id.in_(meant.versions))
     if meant.other_than is not None:
