@@ -14,6 +14,7 @@ from starlette.testclient import TestClient
 
 from calls import Headers, bearer, known, predict, sign_up
 from live import GOOD_ROW
+from onrecord.insight import recorded_calls
 from onrecord.record.database import Database
 from onrecord.record.ids import new_request_id, prediction_id
 from onrecord.record.tables import outcomes
@@ -308,3 +309,20 @@ def test_an_erased_call_has_no_outcome(client: TestClient, database: Database) -
     assert client.post("/erasures", json=order, headers=root).status_code == 201
 
     assert faults(tell(client, ada, [said(prediction)])) == [("/rows/0/prediction_id", "not_found")]
+
+
+def test_the_calls_of_one_user_are_read_to_their_end_and_the_newest_of_them_only(
+    client: TestClient, database: Database, ada: Headers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recorded_calls, "_CALLS_AT_ONCE", 2)
+    ids = [predict(client, ada, {**GOOD_ROW, "age": 40.5 + i}) for i in range(5)]
+    user_id = client.get("/users/me", headers=ada).json()["id"]
+
+    def found(**more: Any) -> list[str]:
+        meant = recorded_calls.Meant("risk", user_id=user_id, **more)
+        batches = recorded_calls.recorded_calls(database, meant)
+        return [call.id for calls in batches for call in calls]
+
+    assert found() == ids
+    assert found(newest=3) == ids[2:]
+    assert found(test=True) == []

@@ -222,6 +222,8 @@ def test_who_is_no_admin_changes_nothing(service: Service) -> None:
             assert refused.status_code == 403
     assert service.client.get("/models/risk/changes", headers=vera).status_code == 200
     assert service.client.get("/models/risk/changes", headers=ada).status_code == 403
+    beyond = service.client.get(f"/models/risk/changes?before={1 << 80}", headers=vera)
+    assert beyond.status_code == 400
 
 
 def test_a_restart_with_a_known_directory_keeps_what_was_promoted(

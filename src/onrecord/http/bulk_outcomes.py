@@ -26,7 +26,8 @@ __all__ = ["is_path", "router"]
 
 router = APIRouter(prefix="/models/{name}", tags=["record"])
 
-MAX_OUTCOMES = 10_000
+MAX_OUTCOMES = 5_000
+"""The most rows of a body: they are one transaction, for which calls wait in SQLite."""
 _NEWEST_CALLS = 100_000
 _LINES = ("application/x-ndjson", "application/jsonl")
 
@@ -109,7 +110,7 @@ async def tell_outcomes(  # noqa: PLR0913, PLR0917 - each is handed in by FastAP
 ) -> ToldOutcomes:
     """Say what really happened to many predictions: of one's own calls, an admin of all.
 
-    As JSON (`[...]` or `{"rows": [...]}`), JSON Lines, CSV, Arrow or Parquet, at most 10,000 rows
+    As JSON (`[...]` or `{"rows": [...]}`), JSON Lines, CSV, Arrow or Parquet, at most 5,000 rows
     of `prediction_id`, `outcome` and, where that is known, `observed_at`. All are on record after
     it or, where any does not fit, none; every bad row is named. 201 where any is new, else 200.
     """

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, Row, delete, insert, select
+from sqlalchemy import Connection, Row, delete, exists, insert, select
 
 from onrecord.errors import Conflict
 from onrecord.record.by import By
@@ -122,11 +122,11 @@ def delete_of(connection: Connection, request_ids: Sequence[str]) -> None:
 
 
 def _newest(connection: Connection, prediction_ids: Collection[str]) -> dict[str, Outcome]:
-    query = (
-        select(*_COLUMNS)
-        .where(outcomes.c.prediction_id.in_(prediction_ids))
-        .order_by(outcomes.c.id)
+    later = outcomes.alias()
+    corrected = exists().where(
+        later.c.prediction_id == outcomes.c.prediction_id, later.c.id > outcomes.c.id
     )
+    query = select(*_COLUMNS).where(outcomes.c.prediction_id.in_(prediction_ids), ~corrected)
     return {row.prediction_id: _outcome(row) for row in connection.execute(query)}
 
 
