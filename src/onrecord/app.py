@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import structlog
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse
 from starlette.types import ASGIApp
@@ -91,7 +92,18 @@ def _start_fleet(
     given = load_given_models(settings) if settings.model_dir else []
     versions = build_versions(settings, database)
     by = By("", operator=operator())
-    models = {versions.start(files, model, by).id: model for files, model in given}
+    models = {}
+    for files, model in given:
+        version, differing = versions.start(files, model, by)
+        if not differing:
+            models[version.id] = model
+            continue
+        structlog.get_logger("onrecord").warning(
+            "the directory is not as on record, and what is on record is served; "
+            "`onrecord models add` replaces it where the version is not live",
+            version=str(version),
+            files=differing,
+        )
 
     def build(version: StoredVersion, model: Model) -> Predictor:
         key = payload_key_for(settings, model)
