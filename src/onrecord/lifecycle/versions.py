@@ -55,11 +55,14 @@ class Versions:
             differing = differing_companions(connection, version.id, files)
             return get(connection, version.id), list(differing)
 
-    def add(self, files: Mapping[str, bytes], model: Model, by: By) -> StoredVersion:
+    def add(
+        self, files: Mapping[str, bytes], model: Model, by: By
+    ) -> tuple[StoredVersion, list[str]]:
         """Put a version on record as the candidate of its model, and keep its files.
 
-        Where the record knows the version, those beside the model and its schema are replaced, and
-        the change tells which, with the hashes of both. Raises Conflict where it is live.
+        Where the record knows the version, those beside the model and its schema are replaced: the
+        change tells which, with the hashes of both, and their names are returned. Raises Conflict
+        where it is live.
         """
         version, _ = self._stored(files, model)
         with self.database.write() as connection:
@@ -73,7 +76,7 @@ class Versions:
             set_retired(connection, version.id, retired=False)
             change(connection, was, _candidate(was, version.id), "add", version.id, by, details)
             self._retire_surplus(connection, version.name, by)
-            return get(connection, version.id)
+            return get(connection, version.id), list(differing)
 
     def promote(
         self, name: str, reference: str, by: By, gate: Gate | None
