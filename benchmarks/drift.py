@@ -33,7 +33,7 @@ def main() -> None:
         database = Database(settings.database_url)
         database.upgrade()
         files = read_model_directory(settings.model_dir[0])
-        version = build_versions(settings, database).start(files, model, By("benchmark"))
+        version, _ = build_versions(settings, database).start(files, model, By("benchmark"))
         drifts = Drifts(database, lambda raw: raw)
         fill(database, model, version.id, 10_000)
         for number in range(rounds):

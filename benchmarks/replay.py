@@ -104,7 +104,7 @@ def main() -> None:
         database = Database(settings.database_url)
         database.upgrade()
         files = read_model_directory(settings.model_dir[0])
-        version = build_versions(settings, database).start(files, model, By("benchmark"))
+        version, _ = build_versions(settings, database).start(files, model, By("benchmark"))
         fill(database, model, version.id, calls)
         print(f"{model.runtime_reason}; {calls} calls of one row on SQLite")
         rates = []

@@ -320,6 +320,8 @@ EVERYONES = {
     ("get", "/models/{name}/versions"),
     ("get", "/models/{name}/versions/{version}"),
     ("post", "/models/risk/versions/{version}/predict"),
+    # Of whose predictions it takes outcomes, tests/test_bulk_outcomes.py holds.
+    ("post", "/models/{name}/outcomes"),
 }
 
 

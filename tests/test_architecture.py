@@ -7,10 +7,26 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "src" / "onrecord"
 MODEL_LIBRARIES = {"sklearn", "skops", "onnxruntime", "xgboost", "lightgbm", "catboost", "pandas"}
+ABOVE = {"onrecord.insight", "onrecord.lifecycle", "onrecord.http"}
 FORBIDDEN = {
-    "record": {"fastapi", "starlette", "onrecord.accounts", "onrecord.serving", "onrecord.http"},
-    "accounts": {"fastapi", "starlette", "onrecord.serving", "onrecord.http"},
-    "serving": {"fastapi", "starlette", "sqlalchemy", "onrecord.accounts", "onrecord.http"},
+    "record": {"fastapi", "starlette", "onrecord.accounts", "onrecord.serving", *ABOVE},
+    "accounts": {"fastapi", "starlette", "onrecord.serving", *ABOVE},
+    "serving": {"fastapi", "starlette", "sqlalchemy", "onrecord.accounts", *ABOVE},
+    "insight": {
+        "fastapi",
+        "starlette",
+        "onrecord.accounts",
+        "onrecord.http",
+        "onrecord.lifecycle",
+        *MODEL_LIBRARIES,
+    },
+    "lifecycle": {
+        "fastapi",
+        "starlette",
+        "onrecord.accounts",
+        "onrecord.http",
+        *MODEL_LIBRARIES,
+    },
     "http": {"sqlalchemy", "onrecord.cli", "onrecord.app", "onrecord.parts", *MODEL_LIBRARIES},
 }
 EVERY_ROOM = {"onrecord.app", "onrecord.cli", "onrecord.parts", "onrecord.settings"}

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import structlog
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse
 from starlette.types import ASGIApp
@@ -19,6 +20,7 @@ from onrecord.accounts.standing import Gate
 from onrecord.errors import ModelDirectoryError, SettingsError
 from onrecord.http import (
     api_keys,
+    bulk_outcomes,
     compare,
     docs,
     drift,
@@ -33,7 +35,7 @@ from onrecord.http import (
     tokens,
     users,
 )
-from onrecord.http.body import BodyLimit, BodyRoom
+from onrecord.http.body import BodyLimit, BodyRoom, LargeBodies
 from onrecord.http.context import RequestContext
 from onrecord.http.direct import STATE_KEY, DirectPredictions
 from onrecord.http.idempotency import IdempotentAnswers
@@ -91,7 +93,18 @@ def _start_fleet(
     given = load_given_models(settings) if settings.model_dir else []
     versions = build_versions(settings, database)
     by = By("", operator=operator())
-    models = {versions.start(files, model, by).id: model for files, model in given}
+    models = {}
+    for files, model in given:
+        version, differing = versions.start(files, model, by)
+        if not differing:
+            models[version.id] = model
+            continue
+        structlog.get_logger("onrecord").warning(
+            "the directory is not as on record, and what is on record is served; "
+            "`onrecord models add` replaces it where the version is not live",
+            version=str(version),
+            files=differing,
+        )
 
     def build(version: StoredVersion, model: Model) -> Predictor:
         key = payload_key_for(settings, model)
@@ -235,6 +248,7 @@ def create_app(
         redirect_slashes=False,
         lifespan=lifespan,
     )
+    room = BodyRoom(_LARGE_BODIES * max(settings.max_body_bytes, _ACCOUNT_BODY_BYTES))
     app.state.services = Services(
         database=database,
         writer=writer,
@@ -248,6 +262,9 @@ def create_app(
         fleet=fleet,
         versions=build_versions(settings, database),
         reveal=reveal,
+        large_bodies=LargeBodies(
+            room, max_bytes=settings.max_body_bytes, seconds=settings.body_seconds
+        ),
         gate_of=lambda rules: _gate_of(settings, rules),
         drifts=Drifts(database, reveal),
         drift_rules=drift_rules(settings),
@@ -256,9 +273,14 @@ def create_app(
     )
     _add_routes(app, served, settings)
     add_refusals(app)
-    room = BodyRoom(_LARGE_BODIES * max(settings.max_body_bytes, _ACCOUNT_BODY_BYTES))
     endpoint = PredictEndpoint(
-        BodyLimit(app, room, max_bytes=_ACCOUNT_BODY_BYTES, seconds=settings.body_seconds),
+        BodyLimit(
+            app,
+            room,
+            max_bytes=_ACCOUNT_BODY_BYTES,
+            seconds=settings.body_seconds,
+            is_large=bulk_outcomes.is_path,
+        ),
         gate=gate,
         served=served,
         recorder=recorder,
@@ -281,6 +303,7 @@ def _add_routes(app: FastAPI, served: ServedModels, settings: Settings) -> None:
         model_versions,
         predictions,
         outcomes,
+        bulk_outcomes,
         quality,
         compare,
         drift,

@@ -8,8 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
+from sklearn.compose import ColumnTransformer
 from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder
 from sqlalchemy import select
 from starlette.testclient import TestClient
 from typer.testing import CliRunner, Result
@@ -284,6 +288,59 @@ def test_numbers_are_compared_within_the_tolerance(database_url: str, tmp_path: 
             assert report["changed"] == np.count_nonzero(distance > tolerance)
             assert report["differences"]["max"] == pytest.approx(distance.max(), rel=1e-4)
         assert record.report("--against", "live")["differences"]["max"] == 0
+
+
+def test_a_swapped_tree_of_a_regression_over_categories_changes_exactly_its_rows(
+    database_url: str, tmp_path: Path
+) -> None:
+    wards = ["north", "south", "west"]
+    columns = [
+        {"name": "age", "type": "numeric"},
+        {"name": "ward", "type": "categorical", "categories": wards},
+    ]
+    table = pd.DataFrame(
+        {"age": np.nan_to_num(X[:, 0], nan=40), "ward": RANDOM.choice(wards, len(X))}
+    )
+    prepare = ColumnTransformer([("ward", OneHotEncoder(), ["ward"])], remainder="passthrough")
+    trees = RandomForestRegressor(6, bootstrap=False, max_features=2, random_state=2)
+    first = make_pipeline(prepare, trees).fit(table, RISK.round(1))
+    # Grown to its last row, a tree gives back its own targets: only those of one ward are others.
+    others = np.where(table["ward"] == "south", RISK.round(1) + 0.5, RISK.round(1))
+    stranger = RandomForestRegressor(1, bootstrap=False, random_state=5)
+    stranger.fit(first[0].transform(table), others)
+    second = copy.deepcopy(first)
+    second[-1].estimators_[0] = stranger.estimators_[0]
+    first_dir = write_pickle(tmp_path / "first" / "risk", first, columns, task="regression")
+    second_dir = write_pickle(tmp_path / "second" / "risk", second, columns, task="regression")
+    settings = load_settings(
+        model_dir=first_dir,
+        data_dir=tmp_path / "data",
+        database=database_url,
+        log_level="error",
+        trusted_models=hashes(first_dir, second_dir),
+    )
+    asked = table[:60]
+    moved = np.abs(first.predict(asked) - second.predict(asked)) > 1e-6
+    assert 0 < np.count_nonzero(moved) < 60
+    listed = tmp_path / "changed.jsonl"
+    with TestClient(create_app(settings)) as client:
+        record = Recorded(settings, client, register(client), tmp_path, first)
+        rows = asked.to_dict("records")
+        ids = record.ask(rows[:40])
+        body = {"rows": rows[40:]}
+        many = client.post("/predict", json=body, headers=record.headers).json()["predictions"]
+        ids += [it["id"] for it in many]
+
+        report = record.report("--against", str(second_dir), "--rows", str(listed))
+        south = record.report("--against", str(second_dir), "--where", "ward=south")
+
+    changes = [json.loads(line)["prediction_id"] for line in listed.read_text().splitlines()]
+    assert changes == [name for name, other in zip(ids, moved, strict=True) if other]
+    assert (report["rows"], report["changed"]) == (60, len(changes))
+    assert {it["segment"]: it["changed"] for it in report["segments"]["ward"]} == {
+        ward: np.count_nonzero(moved & (asked["ward"] == ward)) for ward in wards
+    }
+    assert south["rows"] == np.count_nonzero(asked["ward"] == "south")
 
 
 def test_categories_are_segments_and_of_several_targets_one_is_enough(

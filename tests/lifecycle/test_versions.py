@@ -20,9 +20,13 @@ from conftest import DATABASES, empty_postgresql
 from live import GOOD_ROW, give_conversion, linear_model_dir
 from onrecord.app import create_app
 from onrecord.cli.main import _build
+from onrecord.insight.baselines import Drifts, encoded
+from onrecord.insight.sketch import Sketch
 from onrecord.lifecycle.versions import Versions
+from onrecord.record import baselines
 from onrecord.record.by import By
 from onrecord.record.database import Database
+from onrecord.record.model_versions import StoredVersion, files_of, find
 from onrecord.record.tables import model_files
 from onrecord.serving.artifact import load_model, read_model_directory
 from onrecord.serving.trust import Trust
@@ -232,6 +236,8 @@ def test_who_is_no_admin_changes_nothing(service: Service) -> None:
             assert refused.status_code == 403
     assert service.client.get("/models/risk/changes", headers=vera).status_code == 200
     assert service.client.get("/models/risk/changes", headers=ada).status_code == 403
+    beyond = service.client.get(f"/models/risk/changes?before={1 << 80}", headers=vera)
+    assert beyond.status_code == 400
 
 
 def test_a_restart_with_a_known_directory_keeps_what_was_promoted(
@@ -329,3 +335,84 @@ def _canary_share(service: Service) -> float:
 def _sha(service: Service, number: int) -> str:
     path = f"/models/risk/versions/{number}"
     return service.client.get(path, headers=service.admin).json()["sha256"]
+
+
+def with_a_golden_row(service: Service, directory: Path, home: Path) -> Path:
+    """Return a copy of a directory with a golden row, which the model answers, beside it."""
+    copy = shutil.copytree(directory, home / "anew")
+    golden = {"input": GOOD_ROW, "expected": {"prediction": service.answer()["prediction"]}}
+    (copy / "golden.jsonl").write_text(json.dumps(golden) + "\n")
+    return copy
+
+
+def golden_rows_on_record(service: Service, number: int) -> bytes | None:
+    with service.database.read() as connection:
+        version = find(connection, "risk", str(number))
+        return files_of(connection, version.id).get("golden.jsonl")
+
+
+def test_files_beside_a_known_version_are_replaced_on_record_or_told(
+    service: Service, second_dir: Path, tmp_path: Path
+) -> None:
+    assert service.command("add", str(second_dir), "--name", "risk").exit_code == 0
+    anew = with_a_golden_row(service, second_dir, tmp_path)
+
+    added = service.command("add", str(anew), "--name", "risk", "--reason", "more rows to check")
+
+    assert added.exit_code == 0, added.output
+    assert "replaced on record: golden.jsonl" in added.output
+    raw = (anew / "golden.jsonl").read_bytes()
+    assert golden_rows_on_record(service, 2) == raw
+    changes = service.client.get("/models/risk/changes", headers=service.admin).json()["changes"]
+    assert changes[0]["action"] == "add"
+    assert changes[0]["details"]["files"] == {
+        "golden.jsonl": {"before": None, "now": hashlib.sha256(raw).hexdigest()}
+    }
+    assert "files" not in changes[1]["details"]
+    again = service.command("add", str(anew), "--name", "risk")
+    assert again.exit_code == 0
+    newest = service.client.get("/models/risk/changes", headers=service.admin).json()["changes"][0]
+    assert "files" not in newest["details"]
+
+
+def test_what_a_live_version_is_checked_by_is_not_replaced_beneath_it(
+    service: Service, model_dir: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    anew = with_a_golden_row(service, model_dir, tmp_path)
+
+    refused = service.command("add", str(anew), "--name", "risk")
+
+    assert refused.exit_code == 1
+    assert "Not as on record: golden.jsonl" in str(refused.exception or refused.output)
+    settings = settings_of(anew, service.home, service.url)
+    with TestClient(create_app(settings.model_copy(update={"model_name": "risk"}))) as started:
+        assert started.get("/models/risk", headers=service.admin).json()["number"] == 1
+    told = capfd.readouterr().out
+    assert "not as on record" in told
+    assert "golden.jsonl" in told
+    assert golden_rows_on_record(service, 1) is None
+
+
+def test_another_baseline_file_comes_into_force_and_a_frozen_one_stays(
+    service: Service, second_dir: Path, tmp_path: Path
+) -> None:
+    drifts = Drifts(service.database, lambda raw: raw)
+
+    def add(rows: int) -> tuple[str, StoredVersion]:
+        home = tmp_path / str(rows)
+        copy = shutil.copytree(second_dir, home / "risk")
+        sketch = Sketch(rows=rows, features={}, scores={})
+        (copy / "baseline.json").write_bytes(encoded(sketch))
+        assert service.command("add", str(copy), "--name", "risk").exit_code == 0
+        with service.database.read() as connection:
+            version = find(connection, "risk", "2")
+        found = drifts.baseline(version)
+        assert found is not None
+        return found.source, version
+
+    assert "7 rows" in add(7)[0]
+    source, version = add(8)
+    assert "8 rows" in source
+    with service.database.write() as connection:
+        baselines.add(connection, version.id, "frozen", encoded(Sketch(0, {}, {})).decode(), By(""))
+    assert add(9)[0] == "frozen"

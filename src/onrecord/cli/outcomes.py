@@ -4,32 +4,28 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import nullcontext
-from dataclasses import replace
-from datetime import UTC, datetime
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
 from rich.table import Table
-from sqlalchemy import Connection
 
 from onrecord.cli.admin import DatabaseOption, open_database
 from onrecord.cli.moments import moment
 from onrecord.cli.progress import rows_progress
 from onrecord.cli.terminal import cell, shown
-from onrecord.errors import CallError, InvalidInput, NotFound, SettingsError
-from onrecord.insight.entities import Entities, predictions_of
-from onrecord.insight.outcome_values import checked_outcome
+from onrecord.errors import CallError, SettingsError
+from onrecord.insight.bulk_outcomes import tell
+from onrecord.insight.entities import Entities, check_key_column, predictions_of
+from onrecord.insight.outcome_bodies import Fields, Form, OutcomeRow, keys_of, read_outcomes
 from onrecord.insight.quality import quality as live_quality
-from onrecord.insight.recorded_calls import Meant, count_calls, decoded_answers
+from onrecord.insight.recorded_calls import Meant, count_calls
 from onrecord.parts import build_reveal, operator
-from onrecord.record import outcomes, reader
 from onrecord.record.by import By
 from onrecord.record.database import Database
-from onrecord.record.ids import is_id, request_id_of, row_of
+from onrecord.record.reader import Filters
 from onrecord.settings import load_settings
 
 __all__ = ["outcomes_app", "quality"]
@@ -37,6 +33,14 @@ __all__ = ["outcomes_app", "quality"]
 outcomes_app = typer.Typer(help="What really happened.", no_args_is_help=True)
 
 _AT_ONCE = 500
+_MAX_ROWS = 1 << 40
+_FORMS: Mapping[str, Form] = {
+    ".csv": "csv",
+    ".parquet": "parquet",
+    ".pq": "parquet",
+    ".json": "json",
+    ".jsonl": "lines",
+}
 _REJECTED = 3
 
 
@@ -47,7 +51,10 @@ def _group() -> None:
 
 @outcomes_app.command("load")
 def load(
-    file: Annotated[Path, typer.Argument(help="A CSV or Parquet file, a row for each outcome.")],
+    file: Annotated[
+        Path,
+        typer.Argument(help="A CSV, Parquet or JSON (.json, .jsonl) file, a row for each outcome."),
+    ],
     model: Annotated[
         str | None, typer.Option(help="With --key-column, whose predictions are meant.")
     ] = None,
@@ -72,40 +79,37 @@ def load(
 
     What is on record already is not put there again, so the same file can be loaded again.
     """
-    rows = _rows(file)
+    fields = Fields(
+        key_column or id_column,
+        outcome_column,
+        observed_column,
+        keyed=key_column is not None,
+        exact=False,
+    )
+    if len(set(fields.names)) < len(fields.names):
+        raise SettingsError("each of the columns needs a name of its own")
+    if key_column is not None and model is None:
+        raise SettingsError("say --model with --key-column: whose predictions are meant")
+    rows = _rows(file, fields)
     by = By("", operator=operator())
-    names = (key_column or id_column, outcome_column, observed_column)
-    new = rejected = 0
+    whose = Filters(model=model, test=None)
+    new = 0
     with open_database(database) as opened:
         entities = None
-        if key_column is not None:
-            if model is None:
-                raise SettingsError("say --model with --key-column: whose predictions are meant")
-            keys = {str(row.get(key_column)) for row in rows}
+        if key_column is not None and model is not None:
+            check_key_column(opened, model, key_column)
+            keys = keys_of(rows)
             entities = _entities(opened, Meant(model), key_column, keys)
-        with (
-            rows_progress() as progress,
-            nullcontext() if rejects is None else rejects.open("w", newline="") as bad,
-        ):
-            writer = None if bad is None else csv.writer(bad)
-            if writer is not None:
-                writer.writerow(["row", *names[:2], "why"])
+        with rows_progress() as progress:
             bar = progress.add_task("outcomes", total=len(rows))
             for start in range(0, len(rows), _AT_ONCE):
                 some = rows[start : start + _AT_ONCE]
-                with opened.write() as connection:
-                    said = _said(connection, some, names, entities)
-                    good = [it for it in said if isinstance(it, outcomes.Said)]
-                    new += sum(is_new for _, is_new in outcomes.add_all(connection, good, by))
-                for i, (row, it) in enumerate(zip(some, said, strict=True), start + 1):
-                    if isinstance(it, outcomes.Said):
-                        continue
-                    rejected += 1
-                    if writer is not None:
-                        writer.writerow([i, *(row.get(name) for name in names[:2]), it])
-                    elif rejected == 1:
-                        typer.echo(shown(f"row {i}: {it}"), err=True)
+                told = tell(opened, some, by, whose=whose, entities=entities)
+                new += sum(is_new for _, is_new in filter(None, told))
                 progress.advance(bar, len(some))
+    bad = [row for row in rows if row.faults]
+    _tell_rejects(bad, fields, rejects)
+    rejected = len(bad)
     typer.echo(
         f"{new} outcomes are new, {len(rows) - new - rejected} were on record, "
         f"{rejected} rows are not taken"
@@ -155,21 +159,30 @@ def _told(figure: dict[str, Any]) -> tuple[str, str]:
     return f"{figure['value']:.4g}", interval
 
 
-def _rows(file: Path) -> list[dict[str, Any]]:
-    """Return the rows of a file; ids and keys stay as they are written."""
+def _rows(file: Path, fields: Fields) -> list[OutcomeRow]:
+    form = _FORMS.get(file.suffix.lower())
+    if form is None:
+        raise SettingsError(f"{file} is none of {', '.join(_FORMS)}; save it as one of them")
     try:
-        if file.suffix.lower() == ".csv":
-            with file.open(encoding="utf-8-sig", newline="") as opened:
-                return list(csv.DictReader(opened, strict=True))
-        from pyarrow import ArrowException, parquet
-
-        try:
-            found: list[dict[str, Any]] = parquet.read_table(file).to_pylist()
-        except ArrowException as error:
-            raise SettingsError(f"{file}: {error}") from error
-        return found
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        return read_outcomes(file.read_bytes(), form, fields, max_rows=_MAX_ROWS)
+    except OSError as error:
         raise SettingsError(f"{file} cannot be read: {error}") from error
+    except CallError as error:
+        why = "; ".join([error.detail, *(f"{it.pointer} {it.detail}" for it in error.faults)])
+        raise SettingsError(f"{file}: {why}") from error
+
+
+def _tell_rejects(rows: list[OutcomeRow], fields: Fields, file: Path | None) -> None:
+    """Write rows that are not taken into a file, or tell the first one where there is none."""
+    why = ["; ".join(f"{it.pointer}: {it.detail}" for it in row.faults) for row in rows]
+    if file is not None:
+        with file.open("w", newline="", encoding="utf-8") as opened:
+            writer = csv.writer(opened)
+            writer.writerow(["row", *fields.names[:2], "why"])
+            for row, reason in zip(rows, why, strict=True):
+                writer.writerow([row.number + 1, row.about, row.outcome, reason])
+    elif rows:
+        typer.echo(shown(f"row {rows[0].number + 1}: {why[0]}"), err=True)
 
 
 def _entities(database: Database, meant: Meant, column: str, keys: set[str]) -> Entities:
@@ -184,75 +197,3 @@ def _entities(database: Database, meant: Meant, column: str, keys: set[str]) -> 
             reveal=reveal,
             advance=lambda calls: progress.advance(bar, calls),
         )
-
-
-def _said(
-    connection: Connection,
-    rows: Sequence[dict[str, Any]],
-    names: Sequence[str],
-    entities: Entities | None,
-) -> list[outcomes.Said | str]:
-    """Return what each row says, or why it cannot be taken."""
-    read: list[outcomes.Said | str] = []
-    for row in rows:
-        try:
-            read.append(_read(row, names, entities))
-        except CallError as error:
-            read.append(_why(error))
-    calls = {request_id_of(it.prediction_id) for it in read if isinstance(it, outcomes.Said)}
-    answers = reader.answers(connection, calls)
-    return [_checked(it, answers) if isinstance(it, outcomes.Said) else it for it in read]
-
-
-def _read(row: dict[str, Any], names: Sequence[str], entities: Entities | None) -> outcomes.Said:
-    key, observed_at = str(row.get(names[0])), _time(row.get(names[2]))
-    prediction = key if entities is None else entities.prediction(key, observed_at)
-    if prediction is None:
-        raise NotFound(f"No prediction about {key!r} is on record, or none before it happened.")
-    return outcomes.Said(prediction, row.get(names[1]), observed_at)
-
-
-def _checked(
-    said: outcomes.Said, answers: Mapping[str, tuple[bytes, str | None]]
-) -> outcomes.Said | str:
-    """Return what is said as the model says such a thing, or why that cannot be."""
-    name = said.prediction_id
-    output = answers.get(request_id_of(name)) if is_id(name) else None
-    if output is None:
-        return f"There is no answered prediction {name!r} on record."
-    known, place = decoded_answers(*output), row_of(name)
-    if known is None or place >= len(known):
-        return f"There is no prediction {name!r} on record, answered in JSON."
-    value = said.value
-    if isinstance(value, str) and isinstance(known[place].prediction, float):
-        value = _number(value)
-    try:
-        return replace(said, value=checked_outcome(value, known[place]))
-    except CallError as error:
-        return _why(error)
-
-
-def _number(text: str) -> float | str:
-    try:
-        return float(text)
-    except ValueError:
-        return text
-
-
-def _time(value: Any) -> datetime | None:
-    if value is None or value == "":
-        return None
-    try:
-        found = value if isinstance(value, datetime) else datetime.fromisoformat(str(value))
-    except ValueError:
-        raise InvalidInput(f"{value!r} is no time such as 2026-11-25T09:00:00Z.") from None
-    return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
-
-
-def _why(error: CallError) -> str:
-    def parts() -> Iterator[str]:
-        yield error.detail
-        for fault in error.faults:
-            yield fault.detail
-
-    return " ".join(parts())

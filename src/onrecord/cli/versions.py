@@ -59,8 +59,9 @@ def add(
     with open_database(database) as opened:
         for source in sources:
             files, model = load_directory(settings, source)
-            version = build_versions(settings, opened).add(files, model, _by(reason))
-            _tell(f"added {version}: it is the candidate")
+            version, replaced = build_versions(settings, opened).add(files, model, _by(reason))
+            told = f"; replaced on record: {', '.join(replaced)}" if replaced else ""
+            _tell(f"added {version}: it is the candidate{told}")
 
 
 @models_app.command("list")

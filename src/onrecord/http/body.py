@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from onrecord.errors import BodyTimeout, BodyTooLarge, Unavailable, UnsupportedCoding
+from onrecord.errors import (
+    BodyTimeout,
+    BodyTooLarge,
+    MalformedRequest,
+    Unavailable,
+    UnsupportedCoding,
+)
 from onrecord.http.context import header, request_id
 from onrecord.http.negotiate import check_coding
 from onrecord.http.problems import problem_response
 
-__all__ = ["BodyLimit", "BodyRoom", "ClientGone", "read_body"]
+__all__ = ["BodyLimit", "BodyRoom", "ClientGone", "LargeBodies", "read_body"]
 
 _FREE_BYTES = 64 * 1024
 
@@ -113,18 +121,68 @@ def _too_large(max_bytes: int) -> BodyTooLarge:
     return BodyTooLarge(f"A body here may have at most {max_bytes} bytes.")
 
 
-class BodyLimit:
-    """Plain ASGI middleware: reads the body first, within its bounds, and then hands it on."""
+class LargeBodies:
+    """Reads the large bodies of routes, which do so themselves once they know who is asking.
 
-    def __init__(self, app: ASGIApp, room: BodyRoom, *, max_bytes: int, seconds: float) -> None:
+    At most `at_once` of them are worked on at a time; the others wait for their turn.
+    """
+
+    def __init__(self, room: BodyRoom, *, max_bytes: int, seconds: float, at_once: int = 2) -> None:
+        self._room = room
+        self._max_bytes = max_bytes
+        self._seconds = seconds
+        self._turns = asyncio.Semaphore(at_once)
+
+    @asynccontextmanager
+    async def read(self, scope: Scope, receive: Receive) -> AsyncIterator[bytes]:
+        """Give the whole body of a request, while it is its turn.
+
+        Raises UnsupportedCoding, BodyTooLarge, BodyTimeout, Unavailable, and MalformedRequest where
+        the client went away.
+        """
+        check_coding(scope["headers"])
+        try:
+            body = await read_body(
+                scope["headers"],
+                receive,
+                self._room,
+                max_bytes=self._max_bytes,
+                seconds=self._seconds,
+            )
+        except ClientGone:
+            raise MalformedRequest("The body did not come to its end.") from None
+        try:
+            async with self._turns:
+                yield body
+        finally:
+            self._room.give_back(len(body))
+
+
+class BodyLimit:
+    """Plain ASGI middleware: reads the body first, within its bounds, and then hands it on.
+
+    Routes whose path `is_large` read theirs through `LargeBodies`.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        room: BodyRoom,
+        *,
+        max_bytes: int,
+        seconds: float,
+        is_large: Callable[[str], bool],
+    ) -> None:
         self._app = app
         self._room = room
         self._max_bytes = max_bytes
         self._seconds = seconds
+        self._is_large = is_large
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        if scope["type"] != "http" or scope["method"] in ("GET", "HEAD", "OPTIONS"):
+        bodiless = scope["type"] != "http" or scope["method"] in ("GET", "HEAD", "OPTIONS")
+        if bodiless or self._is_large(scope["path"]):
             await self._app(scope, receive, send)
             return
         try:

@@ -223,7 +223,9 @@ async def list_changes(
     _: OverseerDep,
     services: ServicesDep,
     limit: PageLimit = 50,
-    before: Annotated[int | None, Query(ge=0, description="The `next` of the page before.")] = None,
+    before: Annotated[
+        int | None, Query(ge=0, lt=1 << 63, description="The `next` of the page before.")
+    ] = None,
 ) -> ModelChangePage:
     """List what changed, when, by whom and why; admins and auditors only."""
 

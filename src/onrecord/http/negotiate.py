@@ -10,7 +10,7 @@ from onrecord.errors import NotAcceptable, UnsupportedCoding, UnsupportedMediaTy
 from onrecord.http.context import header
 from onrecord.serving.forms import CONTENT_TYPES, PLAIN, Form, Kind, kind_of
 
-__all__ = ["check_coding", "form_of"]
+__all__ = ["check_coding", "form_of", "given_kind"]
 
 _SHOWN = 100
 _EXTRA = "pyarrow, which comes with an extra: pip install 'onrecord[data]'"
@@ -37,13 +37,14 @@ def form_of(content_type: str | None, accept: bytes | None) -> Form:
     Where both are JSON it is `PLAIN` itself. A call without a content type is read as JSON, since
     curl users forget it and nothing else is meant. Raises UnsupportedMediaType and NotAcceptable.
     """
-    given = _given(content_type)
+    given = given_kind(content_type)
     wanted = _wanted(accept.decode("latin-1") if accept and accept.strip() else "*/*")
     form = Form(given, wanted)
     return PLAIN if form == PLAIN else form
 
 
-def _given(content_type: str | None) -> Kind:
+def given_kind(content_type: str | None) -> Kind:
+    """Return the kind of a body; raises UnsupportedMediaType where it is not read here."""
     kind = "json" if content_type is None else kind_of(content_type)
     if kind is None:
         essence = (content_type or "").split(";", 1)[0].strip()[:_SHOWN]

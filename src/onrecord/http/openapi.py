@@ -186,6 +186,7 @@ def _document_refusals(path: str, method: str, operation: dict[str, Any]) -> Non
         or ("/versions" in path and method == "get")
         or (path.startswith("/models") and method == "post"),
         413: "requestBody" in operation,
+        415: path.endswith("/outcomes") and method == "post",
         429: path == "/token",
         503: path != "/healthz",
     }

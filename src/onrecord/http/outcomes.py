@@ -19,7 +19,7 @@ from onrecord.record.by import By
 from onrecord.record.ids import prediction_id, row_of
 from onrecord.record.reader import Entry
 
-__all__ = ["router"]
+__all__ = ["TellerDep", "router"]
 
 router = APIRouter(prefix="/predictions/{prediction}", tags=["record"])
 
@@ -66,9 +66,15 @@ async def _teller(caller: KeyCallerDep) -> Caller:
 
 
 TellerDep = Annotated[Caller, Depends(_teller)]
+"""Who may tell outcomes: of its own predictions a user or an API key for that, an admin of all."""
 
 
-@router.post("/outcome", status_code=201, summary="Say what really happened")
+@router.post(
+    "/outcome",
+    status_code=201,
+    summary="Say what really happened",
+    responses={200: {"model": OutcomeOut, "description": "It was on record already."}},
+)
 async def tell_outcome(
     prediction: str,
     order: OutcomeOrder,

@@ -15,6 +15,7 @@ from onrecord.accounts.sessions import Sessions
 from onrecord.accounts.sign_in import Accounts
 from onrecord.accounts.standing import Gate
 from onrecord.errors import Forbidden
+from onrecord.http.body import LargeBodies
 from onrecord.insight.baselines import Drifts
 from onrecord.insight.drift import DriftRules
 from onrecord.insight.gate import GateRules
@@ -59,6 +60,7 @@ class Services:
     fleet: Fleet
     versions: Versions
     reveal: Callable[[bytes], bytes]
+    large_bodies: LargeBodies
     gate_of: Callable[[GateRules], VersionGate]
     drifts: Drifts
     drift_rules: DriftRules

@@ -10,20 +10,14 @@ from typing import Any
 
 import msgspec
 import numpy as np
+from sqlalchemy import Connection
 
-from onrecord.errors import CallError, Conflict, ModelDirectoryError
+from onrecord.errors import Conflict, ModelDirectoryError
 from onrecord.insight.comparison import outputs_of
 from onrecord.insight.drift import DriftRules, compared_with
 from onrecord.insight.estimated_quality import estimated_quality
-from onrecord.insight.recorded_calls import (
-    Meant,
-    RecordedAnswer,
-    RecordedCall,
-    answers_of,
-    answers_together,
-    recorded_calls,
-)
-from onrecord.insight.recorded_rows import MAX_ROWS, read_rows, table_of
+from onrecord.insight.recorded_calls import Meant, RecordedCall, recorded_calls
+from onrecord.insight.recorded_rows import RowsReader, joined
 from onrecord.insight.sketch import Sketch, add_rows, emptied, merged, sketch_of
 from onrecord.record import baselines
 from onrecord.record.baselines import Baseline
@@ -33,28 +27,16 @@ from onrecord.record.database import Database
 from onrecord.record.ids import time_of
 from onrecord.record.model_versions import StoredVersion, files_of, input_schema_of
 from onrecord.record.tables import utc_text
-from onrecord.serving.bounds import Damaged
 from onrecord.serving.input_schema import InputSchema, parse_input_schema
 from onrecord.serving.model_files import BASELINE_FILE, SCHEMA_FILE
-from onrecord.serving.rows_together import RowsTogether
-from onrecord.serving.table import Table
-from onrecord.serving.validation import Validator
 
-__all__ = ["Drifts", "encoded", "parse_baseline"]
+__all__ = ["OF_FILE", "Drifts", "add_of_file", "encoded", "parse_baseline"]
+
+OF_FILE = By("", operator="file")
+"""Who is said to have made a baseline that was taken from the file of a model directory."""
 
 _MOST_ROWS = 200_000
 _BATCHES_A_TRANSACTION = 25
-
-_Rows = tuple[Table, list[RecordedAnswer]]
-
-
-class _Readers:
-    """What reads the rows of a schema: many calls at once, or one with whatever it has."""
-
-    def __init__(self, schema: InputSchema) -> None:
-        self.columns = schema.columns
-        self.validator = Validator(schema, max_rows=MAX_ROWS)
-        self.together = RowsTogether(schema.columns)
 
 
 def encoded(sketch: Sketch) -> bytes:
@@ -82,6 +64,15 @@ def parse_baseline(raw: bytes, schema: InputSchema) -> Sketch:
     return sketch
 
 
+def add_of_file(connection: Connection, model_version_id: int, raw: bytes) -> Baseline:
+    """Put the bytes of a `baseline.json` on record, in force from now on; raises as it is read."""
+    schema = parse_input_schema(input_schema_of(connection, model_version_id), SCHEMA_FILE)
+    sketch = parse_baseline(raw, schema)
+    source = f"{BASELINE_FILE} of the model directory, {sketch.rows} rows"
+    document = encoded(sketch).decode()
+    return baselines.add(connection, model_version_id, source, document, OF_FILE)
+
+
 def _unusable(problem: str) -> ModelDirectoryError:
     return ModelDirectoryError(
         BASELINE_FILE, None, problem, "Have `onrecord init` write it again, or remove it."
@@ -106,14 +97,16 @@ class Drifts:
         meant = Meant(
             version.name, since, until, frozenset({version.id}), newest=_MOST_ROWS, up_to_seq=done
         )
-        readers = _Readers(self._schema(version))
-        parts = []
+        reader = RowsReader(self._schema(version))
+        tables, answers = [], []
         for calls in recorded_calls(self._database, meant, self._reveal):
-            found = _rows_of(readers, calls)
-            parts += [] if found is None else [found]
-        if not parts:
+            found = reader.read(calls)
+            if found.table is not None:
+                tables.append(found.table)
+                answers += found.answers
+        if not tables:
             raise Conflict(f"No call that {version} answered in JSON at that time is on record.")
-        table, answers = _together(parts)
+        table = joined(tables)
         newest = np.arange(max(0, len(table) - _MOST_ROWS), len(table))
         sketch = sketch_of(table.take(newest), outputs_of(answers[-_MOST_ROWS:]))
         span = " to ".join(
@@ -128,31 +121,27 @@ class Drifts:
         """Return the baseline of a version: the newest on record, else that of its directory."""
         with self._database.read() as connection:
             found = baselines.newest(connection, version.id)
-            files = {} if found is not None else files_of(connection, version.id)
+            files = {} if found is not None else files_of(connection, version.id, [BASELINE_FILE])
         if found is not None or BASELINE_FILE not in files:
             return found
-        schema = parse_input_schema(files[SCHEMA_FILE], SCHEMA_FILE)
-        sketch = parse_baseline(files[BASELINE_FILE], schema)
-        source = f"{BASELINE_FILE} of the model directory, {sketch.rows} rows"
         with self._database.write() as connection:
             there = baselines.newest(connection, version.id)
-            if there is not None:
-                return there
-            document = encoded(sketch).decode()
-            return baselines.add(connection, version.id, source, document, By("", operator="file"))
+            return there or add_of_file(connection, version.id, files[BASELINE_FILE])
 
     def update(self, version: StoredVersion, baseline: Baseline) -> int:
         """Count what came onto the record since into the sketches; return how many calls.
 
         Whoever else does so meanwhile counts no call twice.
         """
-        whole = msgspec.json.decode(baseline.document, type=Sketch)
-        readers = _Readers(self._schema(version))
+        return self._update(version, baseline, _sketch(baseline))
+
+    def _update(self, version: StoredVersion, baseline: Baseline, whole: Sketch) -> int:
+        reader = RowsReader(self._schema(version))
         complete, done, counted = complete_up_to(self._database), baseline.done_up_to, 0
         meant = Meant(version.name, versions=frozenset({version.id}), up_to_seq=complete)
         batches = recorded_calls(self._database, replace(meant, after_seq=done), self._reveal)
         for calls in _joined(batches):
-            found = _sketched(whole, readers, calls)
+            found = _sketched(whole, reader, calls)
             to = calls[-1].seq
             if not self._put(baseline.id, done, to, found):
                 return counted
@@ -194,8 +183,8 @@ class Drifts:
         rules: DriftRules,
     ) -> dict[str, Any]:
         """Return what `report` does, but for the estimate, which reads thousands of answers."""
-        self.update(version, baseline)
-        whole = msgspec.json.decode(baseline.document, type=Sketch)
+        whole = _sketch(baseline)
+        self._update(version, baseline, whole)
         window = emptied(whole)
         with self._database.read() as connection:
             found = baselines.sketches(connection, baseline.id, since, until)
@@ -241,8 +230,12 @@ class Drifts:
         return True
 
 
+def _sketch(baseline: Baseline) -> Sketch:
+    return msgspec.json.decode(baseline.document, type=Sketch)
+
+
 def _sketched(
-    whole: Sketch, readers: _Readers, calls: Sequence[RecordedCall]
+    whole: Sketch, reader: RowsReader, calls: Sequence[RecordedCall]
 ) -> dict[datetime, Sketch]:
     """Return the sketches of the hours of some calls, in the bins of the baseline."""
     hours: dict[datetime, list[RecordedCall]] = {}
@@ -251,10 +244,10 @@ def _sketched(
         hours.setdefault(hour, []).append(call)
     found = {}
     for hour, its in hours.items():
-        rows = _rows_of(readers, its)
-        if rows is not None:
+        rows = reader.read(its)
+        if rows.table is not None:
             found[hour] = emptied(whole)
-            add_rows(found[hour], rows[0], outputs_of(rows[1]))
+            add_rows(found[hour], rows.table, outputs_of(rows.answers))
     return found
 
 
@@ -263,38 +256,3 @@ def _joined(batches: Iterable[list[RecordedCall]]) -> Iterator[list[RecordedCall
     left = iter(batches)
     while some := list(islice(left, _BATCHES_A_TRANSACTION)):
         yield [call for batch in some for call in batch]
-
-
-def _rows_of(readers: _Readers, calls: Sequence[RecordedCall]) -> _Rows | None:
-    """Return the rows of calls and what they were answered, as far as both can be read."""
-    plain = [call for call in calls if call.is_plain]
-    answers = answers_together(plain)
-    single = [i for i, answer in enumerate(answers) if answer.predictions is None]
-    parts: list[_Rows] = []
-    done: set[int] = set()
-    if single:
-        table = readers.together.read([plain[i].input or b"" for i in single])
-        if table is not None:
-            parts.append((table, [answers[i] for i in single]))
-            done = {plain[i].seq for i in single}
-    for call in calls:
-        if call.seq not in done and call.input is not None:
-            parts += _read(readers, call)
-    return _together(parts) if parts else None
-
-
-def _read(readers: _Readers, call: RecordedCall) -> list[_Rows]:
-    answers = answers_of(call)
-    if answers is None:
-        return []
-    try:
-        rows = read_rows(readers.validator, call).values
-    except (CallError, Damaged):
-        return []
-    return [(table_of(readers.columns, rows), answers)] if len(rows) == len(answers) else []
-
-
-def _together(parts: Sequence[_Rows]) -> _Rows:
-    tables = [table for table, _ in parts]
-    arrays = [np.concatenate(its) for its in zip(*(it.arrays for it in tables), strict=True)]
-    return Table(tables[0].columns, arrays), [it for _, answers in parts for it in answers]

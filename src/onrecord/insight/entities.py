@@ -8,13 +8,17 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from onrecord.errors import Fault, InvalidInput, NotFound
 from onrecord.insight.recorded_calls import Meant, recorded_calls, row_id
 from onrecord.record.database import Database
 from onrecord.record.ids import time_of
+from onrecord.record.model_versions import input_schemas
+from onrecord.serving.input_schema import parse_input_schema
+from onrecord.serving.model_files import SCHEMA_FILE
 from onrecord.serving.outputs import class_key
 from onrecord.serving.subjects import values_in_json
 
-__all__ = ["Entities", "predictions_of"]
+__all__ = ["Entities", "check_key_column", "predictions_of"]
 
 
 @dataclass
@@ -32,6 +36,19 @@ class Entities:
         found = self._found.get(key, [])
         last = len(found) if before is None else bisect_right(found, before, key=lambda it: it[0])
         return found[last - 1][1] if last else None
+
+
+def check_key_column(database: Database, model: str, column: str) -> None:
+    """Raise NotFound where no model of that name is on record, InvalidInput where no column."""
+    with database.read() as connection:
+        schemas = [raw for _, name, raw in input_schemas(connection) if name == model]
+    if not schemas:
+        raise NotFound(f"There is no model {model[:100]!r} on record.")
+    names = {name for raw in schemas for name in parse_input_schema(raw, SCHEMA_FILE).names}
+    if column not in names:
+        detail = "The input of no version of the model has such a column."
+        fault = Fault("/key_column", "unknown_field", detail, ", ".join(sorted(names)))
+        raise InvalidInput("The key column does not fit.", faults=(fault,))
 
 
 def predictions_of(  # noqa: PLR0913 - where from, of whom, and how

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Iterator
 from typing import Any
@@ -13,6 +14,7 @@ from onrecord.serving.outputs import class_key
 __all__ = ["checked_outcome"]
 
 _MAX_TEXT = 1000
+_TOO_LARGE = 1 << 63
 
 
 def checked_outcome(value: Any, answer: RecordedAnswer) -> Any:
@@ -38,9 +40,13 @@ def _checked(value: Any, predicted: Any, chances: Any, pointer: str) -> Any:
     if isinstance(predicted, float):
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise _invalid(pointer, "Send a number: what the model predicts is one.")
-        if not math.isfinite(value):
+        try:
+            number = float(value)
+        except OverflowError:
+            number = math.inf
+        if not math.isfinite(number):
             raise _invalid(pointer, "Send a finite number.")
-        return float(value)
+        return number
     if not isinstance(value, (str, int, bool)) or len(str(value)) > _MAX_TEXT:
         raise _invalid(pointer, "Send a class, as the model names it.")
     if not isinstance(chances, dict):
@@ -54,14 +60,15 @@ def _checked(value: Any, predicted: Any, chances: Any, pointer: str) -> Any:
 def _like(value: Any, predicted: Any, pointer: str) -> Any:
     """Return a class in the type in which the model answers it."""
     text = class_key(value)
-    if isinstance(predicted, str):
-        return text
-    if isinstance(predicted, bool) and text in {"true", "false", "1", "0"}:
-        return text in {"true", "1"}
-    try:
-        return int(text)
-    except ValueError:
-        raise _invalid(pointer, f"Send a class such as {predicted!r}.") from None
+    # Half a surrogate pair cannot be stored, nor an integer that no reader of JSON takes whole.
+    with contextlib.suppress(ValueError):
+        if isinstance(predicted, str):
+            return text.encode().decode()
+        if isinstance(predicted, bool) and text in {"true", "false", "1", "0"}:
+            return text in {"true", "1"}
+        if abs(number := int(text)) < _TOO_LARGE:
+            return number
+    raise _invalid(pointer, f"Send a class such as {predicted!r}.")
 
 
 def _listed(names: dict[str, Any]) -> str:

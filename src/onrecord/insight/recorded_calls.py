@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, Select, Text, cast, func, select
+from sqlalchemy import Column, Connection, Select, Text, cast, func, select
 
 from onrecord.record.database import Database
 from onrecord.record.ids import first_id_at, prediction_id
@@ -42,7 +42,8 @@ class Meant:
 
     `since` (included) and `until` (left out) bound when a call arrived, `after_seq` (left out) and
     `up_to_seq` its `seq`. `versions` are keys in `model_versions`, `other_than` is one that is not
-    meant. `newest` is at most how many calls, the newest of them. Calls of test keys are left out.
+    meant. `newest` is at most how many calls, the newest of them. `user_id` is whose they are.
+    Calls of test keys are left out; with `test` they alone are meant.
     """
 
     model: str
@@ -53,6 +54,8 @@ class Meant:
     other_than: int | None = None
     after_seq: int | None = None
     up_to_seq: int | None = None
+    user_id: str | None = None
+    test: bool = False
 
 
 class RecordedCall(msgspec.Struct, frozen=True, gc=False):
@@ -136,10 +139,12 @@ def recorded_calls(
 ) -> Iterator[list[RecordedCall]]:
     """Yield the calls that are meant in the order in which they came onto the record.
 
-    They are read a few thousand at a time, each time in a transaction of its own. `reveal` decrypts
-    the inputs of models with sensitive columns.
+    Those of one user come in the order of their ids, by which an index has them. They are read a
+    few thousand at a time, each time in a transaction of its own. `reveal` decrypts the inputs of
+    models with sensitive columns.
     """
     after = None
+    place = 0 if _key(meant) is requests.c.seq else 1
     if meant.newest is not None:
         with database.read() as connection:
             after = _before_newest(connection, meant)
@@ -149,7 +154,7 @@ def recorded_calls(
         if not rows:
             return
         yield [_call(row, reveal) for row in rows]
-        after = rows[-1][0]
+        after = rows[-1][place]
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,19 +194,25 @@ def _call(row: Any, reveal: Callable[[bytes], bytes]) -> RecordedCall:
     return RecordedCall(seq, name, key, kind, body, output, output_kind, duration_us)
 
 
-def _some(connection: Connection, meant: Meant, after: int | None) -> Sequence[Any]:
+def _key(meant: Meant) -> Column[Any]:
+    """Return what calls are read in the order of."""
+    return requests.c.seq if meant.user_id is None else requests.c.id
+
+
+def _some(connection: Connection, meant: Meant, after: Any) -> Sequence[Any]:
     """Return rows as the driver has them: making SQLAlchemy's of them takes longer than reading."""
     query = answered_calls(select(*_COLUMNS), meant)
     if after is not None:
-        query = query.where(requests.c.seq > after)
-    with connection.execute(query.order_by(requests.c.seq).limit(_CALLS_AT_ONCE)) as found:
+        query = query.where(_key(meant) > after)
+    with connection.execute(query.order_by(_key(meant)).limit(_CALLS_AT_ONCE)) as found:
         rows: Sequence[Any] = found.cursor.fetchall()
     return rows
 
 
-def _before_newest(connection: Connection, meant: Meant) -> int | None:
-    """Return the seq of the newest call that is too old to be meant, None where there is none."""
-    query = answered_calls(select(requests.c.seq), meant).order_by(requests.c.seq.desc())
+def _before_newest(connection: Connection, meant: Meant) -> Any:
+    """Return the key of the newest call that is too old to be meant, None where there is none."""
+    key = _key(meant)
+    query = answered_calls(select(key), meant).order_by(key.desc())
     return connection.execute(query.offset(meant.newest).limit(1)).scalar_one_or_none()
 
 
@@ -218,8 +229,10 @@ def calls_meant(query: Select[Any], meant: Meant) -> Select[Any]:
         query.select_from(requests.join(responses, responses.c.request_id == requests.c.id))
         .where(requests.c.model == storable(meant.model))
         .where(requests.c.model_version_id.is_not(None))
-        .where(key.is_(None) | key.not_in(by_test_key))
+        .where(key.in_(by_test_key) if meant.test else key.is_(None) | key.not_in(by_test_key))
     )
+    if meant.user_id is not None:
+        query = query.where(requests.c.user_id == meant.user_id)
     if meant.versions is not None:
         query = query.where(requests.c.model_version_id.in_(meant.versions))
     if meant.other_than is not None:

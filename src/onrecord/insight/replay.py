@@ -9,7 +9,7 @@ from __future__ import annotations
 import heapq
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -17,31 +17,16 @@ from typing import Any
 
 import numpy as np
 
-from onrecord.errors import CallError
 from onrecord.insight.comparison import Compared, compared
 from onrecord.insight.recorded_calls import (
-    RecordedAnswer,
     RecordedCall,
-    answers_of,
-    answers_together,
     row_id,
 )
-from onrecord.insight.recorded_rows import (
-    MAX_ROWS,
-    NO_ANSWER,
-    finite_answers,
-    read_rows,
-    table_of,
-    why,
-)
+from onrecord.insight.recorded_rows import NO_ANSWER, ReadRows, RowsReader, finite_answers
 from onrecord.insight.segments import Segments
 from onrecord.serving.artifact import Model
-from onrecord.serving.bounds import Damaged
 from onrecord.serving.outputs import Outputs
-from onrecord.serving.rows_together import RowsTogether
-from onrecord.serving.runtimes import Row
 from onrecord.serving.table import Table
-from onrecord.serving.validation import Validator
 
 __all__ = ["Change", "Replay", "ReplayReport", "Where"]
 
@@ -102,24 +87,6 @@ class ReplayReport:
         return (self.changed + self.new_errors) / rows if rows else 0.0
 
 
-class _Rows:
-    """Rows to be answered again: where each comes from, and what it was answered.
-
-    They are in `rows`, or in `table` where all were read together.
-    """
-
-    def __init__(self) -> None:
-        self.rows: list[Row] = []
-        self.table: Table | None = None
-        self.places: list[tuple[RecordedCall, int]] = []
-        self.answers: list[RecordedAnswer] = []
-
-    def add(self, call: RecordedCall, place: int, row: Row, answer: RecordedAnswer) -> None:
-        self.rows.append(row)
-        self.places.append((call, place))
-        self.answers.append(answer)
-
-
 class Replay:
     """Replays calls against one model; used by one thread.
 
@@ -139,9 +106,7 @@ class Replay:
         self._tolerance = tolerance
         self._where = where
         self._on_change = on_change
-        self._validator = Validator(candidate.schema, max_rows=MAX_ROWS)
-        self._columns = candidate.schema.columns
-        self._together = RowsTogether(self._columns)
+        self._reader = RowsReader(candidate.schema)
         self._names = candidate.schema.names
         self._segments = Segments(candidate.schema)
         self._calls = self._rows = self._changed = self._moved = 0
@@ -155,19 +120,21 @@ class Replay:
         self._seconds = 0.0
         self._recorded_us = 0
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="replay")
-        self._under_way: tuple[_Rows, Table, Future[Outputs | None]] | None = None
+        self._under_way: tuple[ReadRows, Table, Future[Outputs | None]] | None = None
 
     def feed(self, calls: Sequence[RecordedCall]) -> None:
         """Replay a batch of calls."""
         self._calls += len(calls)
         self._recorded_us += sum([call.duration_us for call in calls])
-        found = self._read_together(calls)
+        found = self._reader.read(calls)
+        self._left_out.update(found.left_out)
+        for refused in found.refused:
+            self._refused(*refused)
+        if self._where is not None:
+            found = self._meant(found, self._where)
         self._settle()
-        if found.places:
-            table = found.table
-            if table is None:
-                table = table_of(self._columns, found.rows)
-            self._under_way = (found, table, self._thread.submit(self._predict, table))
+        if found.table is not None:
+            self._under_way = (found, found.table, self._thread.submit(self._predict, found.table))
 
     def report(self) -> ReplayReport:
         """Return what was found in all that was fed; nothing more can be fed."""
@@ -202,59 +169,10 @@ class Replay:
             recorded_us_per_call=self._recorded_us / self._calls if self._calls else 0.0,
         )
 
-    def _read_together(self, calls: Sequence[RecordedCall]) -> _Rows:
-        """Return the rows of calls; those of one row of JSON, nearly all, are read together."""
-        found = _Rows()
-        plain = [call for call in calls if call.is_plain]
-        answers = answers_together(plain)
-        if self._where is None and len(plain) == len(calls):
-            table = self._together.read([call.input or b"" for call in calls])
-            if table is not None:
-                found.table, found.answers = table, answers
-                found.places = [(call, 0) for call in calls]
-                return found
-        single = {
-            call.seq: answer
-            for call, answer in zip(plain, answers, strict=True)
-            if answer.predictions is None
-        }
-        bodies = [call.input or b"" for call in plain if call.seq in single]
-        rows = self._validator.validate_fast(b'{"rows":[' + b",".join(bodies) + b"]}")
-        read = {}
-        if rows is not None and len(rows.values) == len(single):
-            read = dict(zip(single, rows.values, strict=True))
-        for call in calls:
-            row = read.get(call.seq)
-            if row is None:
-                for place, one, answer in self._rows_of(call):
-                    found.add(call, place, one, answer)
-            elif self._is_meant(row):
-                found.add(call, 0, row, single[call.seq])
-        return found
-
-    def _is_meant(self, row: Row) -> bool:
-        return self._where is None or self._where(dict(zip(self._names, row, strict=True)))
-
-    def _rows_of(self, call: RecordedCall) -> Iterator[tuple[int, Row, RecordedAnswer]]:
-        """Yield the rows of a call that are meant, their places and what they were answered."""
-        if call.input is None or call.output is None:
-            self._left_out["erased"] += 1
-            return
-        answers = answers_of(call)
-        if answers is None:
-            self._left_out["answered in another form than JSON"] += 1
-            return
-        try:
-            rows = read_rows(self._validator, call).values
-        except (CallError, Damaged) as error:
-            self._refused(row_id(call, 0), why(error), len(answers))
-            return
-        if len(rows) != len(answers):
-            self._left_out["answers that do not match their rows"] += 1
-            return
-        for place, (row, answer) in enumerate(zip(rows, answers, strict=True)):
-            if self._is_meant(row):
-                yield place, row, answer
+    def _meant(self, found: ReadRows, where: Where) -> ReadRows:
+        rows = [] if found.table is None else found.table.rows()
+        pairs = (dict(zip(self._names, row, strict=True)) for row in rows)
+        return found.take([i for i, values in enumerate(pairs) if where(values)])
 
     def _refused(self, prediction_id: str, why: str, rows: int = 1) -> None:
         self._new_errors += rows
@@ -277,9 +195,7 @@ class Replay:
             if outputs is None:
                 self._refused(row_id(call, place), NO_ANSWER)
             else:
-                one = _Rows()
-                one.add(call, place, alone[0], rows.answers[i])
-                self._judge(one, alone, outputs)
+                self._judge(rows.take([i]), alone, outputs)
 
     def _predict(self, table: Table) -> Outputs | None:
         """Return the candidate's answers, None where it does not answer all rows with numbers."""
@@ -288,7 +204,7 @@ class Replay:
         self._seconds += time.perf_counter() - began
         return outputs
 
-    def _judge(self, rows: _Rows, table: Table, outputs: Outputs) -> None:
+    def _judge(self, rows: ReadRows, table: Table, outputs: Outputs) -> None:
         found = compared(rows.answers, outputs, self._tolerance)
         self._rows += len(rows.places)
         self._moved += int(np.count_nonzero(found.moved))
@@ -303,7 +219,7 @@ class Replay:
         for i, place in enumerate(places):
             self._note(rows, place, now.row(i), found)
 
-    def _note(self, rows: _Rows, place: int, now: dict[str, Any], found: Compared) -> None:
+    def _note(self, rows: ReadRows, place: int, now: dict[str, Any], found: Compared) -> None:
         answer = rows.answers[place]
         before: dict[str, Any] = {"prediction": answer.prediction}
         if answer.probabilities is not None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from sqlalchemy import Connection
 
 from onrecord.errors import Conflict, GateRefused
+from onrecord.lifecycle.companions import differing_companions, replace_companions
 from onrecord.record.by import By
 from onrecord.record.database import Database
 from onrecord.record.deployments import Deployment, change, deployment_of, set_retired
@@ -36,31 +37,46 @@ class Versions:
     database: Database
     most: int = 10
 
-    def start(self, files: Mapping[str, bytes], model: Model, by: By) -> StoredVersion:
+    def start(
+        self, files: Mapping[str, bytes], model: Model, by: By
+    ) -> tuple[StoredVersion, list[str]]:
         """Put on record what a server was started with.
 
         A version that the record did not know answers from now on. One that it knows changes
         nothing, or a restart would undo what was promoted or rolled back since; but where no
-        version of the model answers, it does.
+        version of the model answers, it does. Returned with it are the names of the files beside
+        the model and its schema that are not as on record, where those stay in force.
         """
         version, new = self._stored(files, model)
         with self.database.write() as connection:
             was = deployment_of(connection, version.name)
             if was.live_id is None or (new and was.live_id != version.id):
                 self._put_live(connection, was, version, "start", by)
-            return get(connection, version.id)
+            differing = differing_companions(connection, version.id, files)
+            return get(connection, version.id), list(differing)
 
-    def add(self, files: Mapping[str, bytes], model: Model, by: By) -> StoredVersion:
-        """Put a version on record as the candidate of its model, and keep its files."""
+    def add(
+        self, files: Mapping[str, bytes], model: Model, by: By
+    ) -> tuple[StoredVersion, list[str]]:
+        """Put a version on record as the candidate of its model, and keep its files.
+
+        Where the record knows the version, those beside the model and its schema are replaced: the
+        change tells which, with the hashes of both, and their names are returned. Raises Conflict
+        where it is live.
+        """
         version, _ = self._stored(files, model)
         with self.database.write() as connection:
             was = deployment_of(connection, version.name)
+            differing = differing_companions(connection, version.id, files)
             if version.id == was.live_id:
-                raise Conflict(f"{version} is live already.")
+                raise Conflict(f"{version} is live already.{_not_as_on_record(differing)}")
+            details = None
+            if differing:
+                details = {"files": replace_companions(connection, version.id, differing)}
             set_retired(connection, version.id, retired=False)
-            change(connection, was, _candidate(was, version.id), "add", version.id, by)
+            change(connection, was, _candidate(was, version.id), "add", version.id, by, details)
             self._retire_surplus(connection, version.name, by)
-            return get(connection, version.id)
+            return get(connection, version.id), list(differing)
 
     def promote(
         self, name: str, reference: str, by: By, gate: Gate | None
@@ -197,6 +213,15 @@ def _retire(connection: Connection, was: Deployment, version: StoredVersion, by:
         to = _candidate(to, None)
     set_retired(connection, version.id, retired=True)
     return change(connection, was, to, "retire", version.id, by)
+
+
+def _not_as_on_record(differing: Collection[str]) -> str:
+    if not differing:
+        return ""
+    return (
+        f" Not as on record: {', '.join(differing)}. What a live version is checked by is not "
+        "changed beneath it: give the schema another `version`, and add and promote that."
+    )
 
 
 def _candidate(deployment: Deployment, version: int | None) -> Deployment:

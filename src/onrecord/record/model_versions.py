@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, func, select, update
+from sqlalchemy import Connection, Row, func, insert, select, update
 
 from onrecord.errors import Conflict, NotFound
 from onrecord.record.database import Database
@@ -24,6 +24,7 @@ __all__ = [
     "input_schema_of",
     "input_schemas",
     "register_model_version",
+    "replace_files",
     "store_files",
     "versions",
 ]
@@ -135,14 +136,33 @@ def store_files(database: Database, model_version_id: int, files: Mapping[str, b
         )
 
 
-def files_of(connection: Connection, model_version_id: int) -> dict[str, bytes]:
-    """Return the files of a version by their names; empty where none were stored."""
+def replace_files(
+    connection: Connection, model_version_id: int, files: Mapping[str, bytes | None]
+) -> None:
+    """Put small files of a version in place of those of the same names; None takes one away."""
+    table = model_files
+    mine = table.c.model_version_id == model_version_id
+    connection.execute(table.delete().where(mine, table.c.name.in_(files)))
+    rows = [
+        {"model_version_id": model_version_id, "name": name, "part": part, "data": data}
+        for name, part, data in _parts({k: v for k, v in files.items() if v is not None})
+    ]
+    if rows:
+        connection.execute(insert(table), rows)
+
+
+def files_of(
+    connection: Connection, model_version_id: int, names: Collection[str] | None = None
+) -> dict[str, bytes]:
+    """Return the files of a version, or those that are named; empty where none were stored."""
     table = model_files
     query = (
         select(table.c.name, table.c.data)
         .where(table.c.model_version_id == model_version_id)
         .order_by(table.c.name, table.c.part)
     )
+    if names is not None:
+        query = query.where(table.c.name.in_(names))
     found: dict[str, bytearray] = {}
     for row in connection.execute(query):
         found.setdefault(row.name, bytearray()).extend(row.data)

@@ -8,14 +8,17 @@ from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, Row, delete, insert, select
+from sqlalchemy import Connection, Row, delete, exists, insert, select
 
+from onrecord.errors import Conflict
 from onrecord.record.by import By
 from onrecord.record.ids import new_id, request_id_of
 from onrecord.record.tables import outcomes, requests
 from onrecord.record.text import storable
 
 __all__ = ["Outcome", "Said", "add", "add_all", "delete_of", "history"]
+
+_AT_ONCE = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,13 +59,28 @@ def add(connection: Connection, said: Said, by: By) -> tuple[Outcome, bool]:
 def add_all(connection: Connection, said: Sequence[Said], by: By) -> list[tuple[Outcome, bool]]:
     """Put outcomes on record; return of each the one in force after it, and whether it is new.
 
-    What is in force already is not put on record again. The connection must be in a transaction for
-    writing, and the calls on record.
+    What is in force already is not put on record again; of several for one prediction the last is
+    in force. The connection must be in a transaction for writing. Raises Conflict, and then nothing
+    of the transaction may be committed, where a call is not on record or its payload was erased.
     """
+    # Whoever says something of the same calls comes to them in the same order, and to no deadlock.
+    order = sorted(range(len(said)), key=lambda place: said[place].prediction_id)
+    found: list[tuple[Outcome, bool] | None] = [None] * len(said)
+    for start in range(0, len(order), _AT_ONCE):
+        places = order[start : start + _AT_ONCE]
+        some = _add_some(connection, [said[place] for place in places], by)
+        for place, it in zip(places, some, strict=True):
+            found[place] = it
+    return [it for it in found if it is not None]
+
+
+def _add_some(connection: Connection, said: Sequence[Said], by: By) -> list[tuple[Outcome, bool]]:
     calls = {request_id_of(it.prediction_id) for it in said}
     # In PostgreSQL whoever says something of the same calls waits here; SQLite has one writer.
-    lock = select(requests.c.seq).where(requests.c.id.in_(calls)).order_by(requests.c.seq)
-    connection.execute(lock.with_for_update()).all()
+    lock = select(requests.c.id).where(requests.c.id.in_(calls), requests.c.erasure_seq.is_(None))
+    there = connection.execute(lock.order_by(requests.c.id).with_for_update()).all()
+    if len(there) < len(calls):
+        raise Conflict("The payload of a call was erased: its outcome is not taken any more.")
     newest = _newest(connection, {it.prediction_id for it in said})
     operator = None if by.operator is None else storable(by.operator)
     found: list[tuple[Outcome, bool]] = []
@@ -104,11 +122,11 @@ def delete_of(connection: Connection, request_ids: Sequence[str]) -> None:
 
 
 def _newest(connection: Connection, prediction_ids: Collection[str]) -> dict[str, Outcome]:
-    query = (
-        select(*_COLUMNS)
-        .where(outcomes.c.prediction_id.in_(prediction_ids))
-        .order_by(outcomes.c.id)
+    later = outcomes.alias()
+    corrected = exists().where(
+        later.c.prediction_id == outcomes.c.prediction_id, later.c.id > outcomes.c.id
     )
+    query = select(*_COLUMNS).where(outcomes.c.prediction_id.in_(prediction_ids), ~corrected)
     return {row.prediction_id: _outcome(row) for row in connection.execute(query)}
 
 

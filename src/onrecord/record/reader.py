@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -22,9 +22,10 @@ from onrecord.record.tables import (
 )
 from onrecord.record.text import storable
 
-__all__ = ["Entry", "Filters", "count", "find", "find_by_key", "page", "stream"]
+__all__ = ["Entry", "Filters", "answers", "count", "find", "find_by_key", "page", "stream"]
 
 _STREAM_ROWS = 1000
+_MOST_BYTES = 16 << 20
 _FIRST_ERROR = 400
 _BY_TEST_KEY = api_keys.c.kind.is_not_distinct_from(literal_column("'test'"))
 
@@ -96,20 +97,44 @@ def find(connection: Connection, request_id: str, user_id: str | None) -> Entry 
 
 
 def answers(
-    connection: Connection, request_ids: Collection[str]
-) -> dict[str, tuple[bytes, str | None]]:
-    """Return the answers to those of some calls that have one: the bytes and the content type.
+    connection: Connection, request_ids: Collection[str], filters: Filters
+) -> Iterator[tuple[str, bytes, str | None]]:
+    """Yield the answers to those of some calls that are meant and have one.
 
-    The content type is None where the answer is JSON. Calls that were refused, and those whose
-    answer was erased, have none.
+    Each comes with the call's id and its content type, None where the answer is JSON. Calls that
+    were refused, and those whose answer was erased, have none. They are read a few at a time, since
+    each may be large.
     """
-    query = (
-        select(responses.c.request_id, responses.c.output, responses.c.content_type)
-        .where(responses.c.request_id.in_([it for it in request_ids if is_id(it)]))
-        .where(responses.c.output.is_not(None), responses.c.error_code.is_(None))
+    size = func.octet_length(responses.c.output).label("size")
+    of_them = _where(select(requests.c.id, size).select_from(_joined()), filters).where(
+        responses.c.output.is_not(None), responses.c.error_code.is_(None)
     )
-    rows = connection.execute(query)
-    return {row.request_id: (bytes(row.output), row.content_type) for row in rows}
+    columns = (responses.c.request_id, responses.c.output, responses.c.content_type)
+    known = sorted(filter(is_id, request_ids))
+    for start in range(0, len(known), _STREAM_ROWS):
+        sizes = connection.execute(
+            of_them.where(requests.c.id.in_(known[start : start + _STREAM_ROWS]))
+        )
+        for ids in _within_memory([(row.id, row.size) for row in sizes]):
+            query = select(*columns).where(responses.c.request_id.in_(ids))
+            for row in connection.execute(query).all():
+                # None where it was erased a moment ago.
+                if row.output is not None:
+                    yield row.request_id, bytes(row.output), row.content_type
+
+
+def _within_memory(sizes: Sequence[tuple[str, int]]) -> Iterator[list[str]]:
+    """Yield ids in groups whose answers are no more than some MiB, or are one."""
+    group: list[str] = []
+    taken = 0
+    for name, size in sizes:
+        if group and taken + size > _MOST_BYTES:
+            yield group
+            group, taken = [], 0
+        group.append(name)
+        taken += size
+    if group:
+        yield group
 
 
 def find_by_key(connection: Connection, user_id: str, idempotency_key: str) -> Entry | None:

@@ -18,7 +18,7 @@ from onrecord.serving.bounds import Damaged, batch_claims
 from onrecord.serving.parquet_claims import page_claims, read_footer
 from onrecord.serving.table_checks import Unread, kind_of_type
 
-__all__ = ["Source", "read_arrow", "read_parquet"]
+__all__ = ["KindOf", "Source", "read_arrow", "read_parquet"]
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,11 @@ class Source:
     read: Callable[[Sequence[str]], dict[str, Any]]
 
 
-def read_arrow(body: bytes, limit: int) -> Source:
+KindOf = Callable[[Any], str | None]
+"""Tells what an Arrow type is to the reader of a body, None where its values are not read."""
+
+
+def read_arrow(body: bytes, limit: int, kind_of: KindOf = kind_of_type) -> Source:
     """Open an Arrow stream; raises Damaged, and BodyTooLarge beyond `limit` bytes."""
     import pyarrow as pa
 
@@ -61,12 +65,12 @@ def read_arrow(body: bytes, limit: int) -> Source:
             table = pa.Table.from_batches(batches, stream.schema)
             if table.num_rows != rows:
                 raise Damaged("its batches have other lengths than they say")
-            return {name: _array(table.column(name), limit) for name in names}
+            return {name: _array(table.column(name), limit, kind_of) for name in names}
 
     return Source(all_names, rows, read)
 
 
-def read_parquet(body: bytes, limit: int) -> Source:
+def read_parquet(body: bytes, limit: int, kind_of: KindOf = kind_of_type) -> Source:
     """Open a Parquet file; raises Damaged where it is none."""
     import pyarrow as pa
     from pyarrow import parquet
@@ -79,7 +83,7 @@ def read_parquet(body: bytes, limit: int) -> Source:
     def read(names: Sequence[str]) -> dict[str, Any]:
         with _told():
             types = {name: schema.field(name).type for name in names}
-            kinds = {name: kind_of_type(types[name]) for name in names}
+            kinds = {name: kind_of(types[name]) for name in names}
             flat = [name for name in names if kinds[name] is not None and footer.is_flat(name)]
             _check_size(page_claims(body, footer, flat), limit)
             # Strings stay in their dictionaries: one that stands in each row is there once.
@@ -92,17 +96,17 @@ def read_parquet(body: bytes, limit: int) -> Source:
             found: dict[str, Any] = {
                 name: Unread(str(types[name]), footer.rows) for name in names if name not in flat
             }
-            return found | {name: _array(table.column(name), limit) for name in flat}
+            return found | {name: _array(table.column(name), limit, kind_of) for name in flat}
 
     return Source(all_names, footer.rows, read)
 
 
-def _array(chunked: Any, limit: int) -> Any:
+def _array(chunked: Any, limit: int, kind_of: KindOf) -> Any:
     """Return a column in one piece, its strings of the one type that every function takes."""
     import pyarrow as pa
 
     kind = chunked.type
-    if kind_of_type(kind) is None:
+    if kind_of(kind) is None:
         return Unread(str(kind), len(chunked))
     if pa.types.is_dictionary(kind):
         if pa.types.is_string_view(kind.value_type):
