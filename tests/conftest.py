@@ -12,14 +12,17 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from argon2 import PasswordHasher
 from sqlalchemy.engine import make_url
 from starlette.testclient import TestClient
 
 from live import converted, give_conversion, linear_model_dir
+from onrecord.accounts.passwords import Passwords
 from onrecord.app import create_app
 from onrecord.file_lock import locked
 from onrecord.record.database import Database
@@ -37,6 +40,19 @@ SLOWEST = {"test_torture.py", "test_bulk.py", "test_sealing.py", "test_fuzz.py",
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the slowest modules, so that none of them goes on alone at the end."""
     items.sort(key=lambda item: item.path.name not in SLOWEST)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cheap_passwords() -> Iterator[None]:
+    """Hash the passwords of applications in this process at little cost.
+
+    By design a hash takes a quarter of a second, and most tests sign somebody up. Servers in
+    processes of their own hash as they always do.
+    """
+    cheap = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("onrecord.parts.Passwords", partial(Passwords, cheap))
+        yield
 
 
 @pytest.fixture

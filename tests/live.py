@@ -66,9 +66,9 @@ def give_conversion(model_dir: Path, data_dir: Path) -> None:
 
     Without it a server takes seconds to start.
     """
-    kept, wanted = model_dir.parent / "conversions", data_dir / "conversions"
-    if kept.exists() and not wanted.exists():
-        shutil.copytree(kept, wanted)
+    kept = model_dir.parent / "conversions"
+    if kept.exists():
+        shutil.copytree(kept, data_dir / "conversions", dirs_exist_ok=True)
 
 
 @dataclass

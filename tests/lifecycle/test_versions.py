@@ -17,7 +17,7 @@ from typer.testing import CliRunner, Result
 
 from calls import sign_up, wait_until
 from conftest import DATABASES, empty_postgresql
-from live import GOOD_ROW, give_conversion, linear_model_dir
+from live import GOOD_ROW, converted, give_conversion, linear_model_dir
 from onrecord.app import create_app
 from onrecord.cli.main import _build
 from onrecord.insight.baselines import Drifts, encoded
@@ -73,7 +73,10 @@ def settings_of(model_dir: Path, home: Path, url: str) -> Settings:
 
 
 @pytest.fixture(params=DATABASES)
-def service(request: pytest.FixtureRequest, model_dir: Path, tmp_path: Path) -> Iterator[Service]:
+def service(
+    request: pytest.FixtureRequest, model_dir: Path, second_dir: Path, tmp_path: Path
+) -> Iterator[Service]:
+    give_conversion(second_dir, tmp_path / "data")
     if request.param == "sqlite":
         yield from _service(model_dir, tmp_path, f"sqlite:///{tmp_path / 'record.db'}")
         return
@@ -95,7 +98,7 @@ def _service(model_dir: Path, home: Path, url: str) -> Iterator[Service]:
 @pytest.fixture(scope="module")
 def second_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same model trained on other rows."""
-    return linear_model_dir(tmp_path_factory.mktemp("second") / "risk", seed=8)
+    return converted(linear_model_dir(tmp_path_factory.mktemp("second") / "risk", seed=8))
 
 
 def test_a_version_is_added_promoted_and_rolled_back_without_its_directory(
