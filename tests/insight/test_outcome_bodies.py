@@ -66,7 +66,6 @@ def test_a_body_that_cannot_be_read_names_the_field(body: bytes, form: Form, poi
         ({"outcome": pa.nulls(1)}, "/rows/0/outcome"),
         ({"outcome": pa.array([None], pa.dictionary(pa.int8(), pa.string()))}, "/rows/0/outcome"),
     ],
-    ids=str,
 )
 def test_a_column_of_a_type_that_no_outcome_has_is_named(
     columns: dict[str, pa.Array], pointer: str, form: Form

@@ -22,6 +22,7 @@ from onrecord.insight.recorded_calls import RecordedAnswer
         ("x" * 1001, "high"),
         ("maybe", True),
     ],
+    ids=range(9),
 )
 def test_an_outcome_that_cannot_be_stored_or_predicted_is_refused(
     outcome: Any, predicted: Any
