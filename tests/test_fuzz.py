@@ -26,7 +26,7 @@ from schemathesis.specs.openapi.checks import (
 from live import PASSWORD, Server, live_server
 
 CASES = int(os.environ.get("FUZZ_CASES", "0"))
-FEW_EXAMPLES, FEW_WALKS, STEPS = 20, 12, 12
+FEW_EXAMPLES, FEW_WALKS, STEPS = 12, 8, 12
 CHECKS = [
     not_a_server_error,
     status_code_conformance,

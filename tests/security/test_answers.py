@@ -18,6 +18,7 @@ from onrecord.settings import Settings, load_settings
 Headers = dict[str, str]
 ROUTERS = (
     "api_keys",
+    "bulk_outcomes",
     "compare",
     "docs",
     "drift",

@@ -353,6 +353,8 @@ def test_a_connection_that_says_nothing_or_half_a_head_is_closed() -> None:
             writer.close()
             with contextlib.suppress(ConnectionError):
                 await writer.wait_closed()
+        while server.server_state.connections:  # noqa: ASYNC110 - nobody tells of it
+            await asyncio.sleep(0.01)
         listening.close()
         await listening.wait_closed()
         return took
