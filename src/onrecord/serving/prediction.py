@@ -306,4 +306,5 @@ def recorded_call(call: Call, answer: Answer, model_version_id: int | None) -> R
         output_content_type=answer.content_type,
         api_key_id=call.api_key_id,
         idempotency_key=call.idempotency_key,
+        explain=call.explain,
     )
