@@ -1,5 +1,6 @@
 """`?explain=true`: the answer says what moved the model, and so does the record."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from conftest import Application, started
 from live import GOOD_ROW
 from onrecord.record.database import Database
 from onrecord.serving.artifact import read_model_file
-from serving.models import X, Y, write_pickle
+from serving.models import VALUES, X, Y, write_pickle
 
 EXPLAIN = "/predict?explain=true"
 
@@ -95,16 +96,59 @@ def test_a_key_with_and_without_is_of_two_calls(client: TestClient, ada: Headers
     assert (without.status_code, without.json()["code"]) == (422, "idempotency_key_reused")
 
 
-def test_a_model_that_cannot_says_so(tmp_path: Path) -> None:
-    from sklearn.ensemble import RandomForestClassifier
+@pytest.mark.parametrize("body", [{"rows": [GOOD_ROW] * 1001}, GOOD_ROW | {"age": "x"}])
+@pytest.mark.parametrize("paths", [(EXPLAIN, "/predict"), ("/predict?explain=false", EXPLAIN)])
+def test_a_refusal_is_not_replayed_to_a_call_that_asks_otherwise(
+    client: TestClient, ada: Headers, database: Database, body: Any, paths: tuple[str, str]
+) -> None:
+    with_key = ada | {"idempotency-key": '"once"'}
+    first, other = paths
 
-    forest = RandomForestClassifier(5, random_state=1).fit(X, Y)
-    directory = write_pickle(tmp_path / "forest", forest)
+    begun = ask(client, with_key, first, body)
+    again = ask(client, with_key, first, body)
+    otherwise = ask(client, with_key, other, body)
+
+    assert (again.content, again.headers["idempotent-replayed"]) == (begun.content, "true")
+    assert otherwise.json()["code"] == "idempotency_key_reused"
+    (entry,) = (it for it in recorded(database) if it.idempotency_key == "once")
+    assert entry.explain is (first == EXPLAIN)
+
+
+def test_a_model_that_cannot_says_so(tmp_path: Path) -> None:
+    from sklearn.naive_bayes import GaussianNB
+
+    directory = write_pickle(tmp_path / "bayes", GaussianNB().fit(X, Y))
     trusted = {"trusted_models": [read_model_file(directory).sha256]}
     url = f"sqlite:///{tmp_path / 'record.db'}"
     with started(directory, tmp_path, url, trusted) as running:
         assert isinstance(running, Application)
-        refused = ask(running.client, register(running.client), EXPLAIN, {"a": 1, "b": 2})
+        headers = register(running.client)
+        shown = running.client.get("/models/bayes", headers=headers).json()
+        refused = ask(running.client, headers, EXPLAIN, {"a": 1, "b": 2})
 
     assert (refused.status_code, refused.json()["code"]) == (422, "not_explainable")
-    assert "RandomForestClassifier" in refused.json()["detail"]
+    assert "A GaussianNB does not tell" in refused.json()["detail"]
+    for it in (shown, *shown["versions"]):
+        assert (it["explainable"], it["explainable_reason"]) == (False, refused.json()["detail"])
+
+
+def test_a_tree_is_explained_by_a_library_that_is_there_before_the_first_call(
+    tmp_path: Path,
+) -> None:
+    from sklearn.ensemble import RandomForestRegressor
+
+    forest = RandomForestRegressor(5, max_depth=3, random_state=1).fit(X, VALUES)
+    directory = write_pickle(tmp_path / "forest", forest)
+    trusted = {"trusted_models": [read_model_file(directory).sha256]}
+    url = f"sqlite:///{tmp_path / 'record.db'}"
+    with started(directory, tmp_path, url, trusted) as running:
+        assert "shap" in sys.modules
+        headers = register(running.client)
+        (shown,) = running.client.get("/models", headers=headers).json()["models"]
+        told = ask(running.client, headers, EXPLAIN, {"a": 0.3, "b": -0.2}).json()
+
+    assert (shown["explainable"], shown["explainable_reason"]) == (True, None)
+    explanation = told["explanation"]
+    assert explanation["space"] == "prediction"
+    sums = explanation["base"] + sum(explanation["contributions"].values())
+    assert sums == pytest.approx(told["prediction"], abs=1e-4)

@@ -71,6 +71,17 @@ BODIES = {
 }
 
 
+def test_contributions_would_tell_a_sensitive_value_and_are_refused(client: TestClient) -> None:
+    refused = client.post("/predict?explain=true", json=ROW)
+    shown = client.get("/models/risk").json()
+
+    assert (refused.status_code, refused.json()["code"]) == (422, "not_explainable")
+    assert "sensitive columns" in refused.json()["detail"]
+    assert "contributions" not in refused.json()
+    assert client.post("/predict", json=ROW).status_code == 200
+    assert (shown["explainable"], shown["explainable_reason"]) == (False, refused.json()["detail"])
+
+
 @pytest.mark.parametrize("name", BODIES)
 def test_a_sensitive_value_is_nowhere_but_encrypted(
     client: TestClient, settings: Settings, capfd: pytest.CaptureFixture[str], name: str

@@ -116,6 +116,7 @@ def _start_fleet(
             recorder,
             None if key is None else key.conceal,
             version.number,
+            model.why_not_explained(),
         )
 
     if default is None:

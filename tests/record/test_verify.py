@@ -105,6 +105,7 @@ IN_REQUESTS = {
     "received_at": "'2026-11-25T09:00:00.123457Z'",
     "salt": "NULL",
     "idempotency_key": "'of another call'",
+    "explain": "TRUE",
     "api_key_id": "'01a21316-4b45-73c9-9539-a18db2de3ec6'",
     "input_commitment": "salt",
     "erasure_seq": "5",

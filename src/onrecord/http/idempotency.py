@@ -11,10 +11,8 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import re
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-
-import msgspec
 
 from onrecord.errors import AlreadyOnRecord, IdempotencyKeyReused, InvalidIdempotencyKey
 from onrecord.http.problems import PROBLEM_TYPE
@@ -90,11 +88,10 @@ class IdempotentAnswers:
         """
         holder = call.user_id, key
         while (first := self._running.get(holder)) is not None:
-            if (test, *_asked(call), call.form, call.explain) == (
+            if (test, *_asked(call), call.form) == (
                 first.test,
                 *_asked(first.call),
                 first.call.form,
-                first.call.explain,
             ):
                 return dataclasses.replace(await asyncio.shield(first.answer), replayed=True)
             # That one may itself turn out not to hold the key; then it says nothing about this.
@@ -148,34 +145,23 @@ class IdempotentAnswers:
         given = entry.input
         if given is not None and self._reveal is not None:
             given = self._reveal(given)
-        if (test, *_asked(call)) != (entry.test, entry.model, entry.content_type, given):
+        held = entry.test, entry.model, entry.content_type, given, entry.explain
+        if (test, *_asked(call)) != held:
             raise _reused()
         if entry.status >= _FIRST_REFUSAL:
             return Answer(entry.status, entry.output, content_type=PROBLEM_TYPE, replayed=True)
         wanted = None if call.form.output == "json" else CONTENT_TYPES[call.form.output]
         if entry.output_content_type != wanted:
             raise _reused()
-        if wanted is None and _is_explained(entry.output) is not call.explain:
-            raise _reused()
         return Answer(
             entry.status, entry.output, content_type=entry.output_content_type, replayed=True
         )
 
 
-class _Told(msgspec.Struct):
-    explanation: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
-    predictions: Sequence[_Told] = ()
-
-
-def _is_explained(output: bytes) -> bool:
-    told = msgspec.json.decode(output, type=_Told)
-    return any(it.explanation is not msgspec.UNSET for it in (told, *told.predictions[:1]))
-
-
-def _asked(call: Call) -> tuple[str, str | None, bytes | None]:
+def _asked(call: Call) -> tuple[str, str | None, bytes | None, bool]:
     """Return what a call asked for, as the record has it."""
     content_type = None if call.content_type is None else storable(call.content_type)
-    return storable(call.model), content_type, call.body
+    return storable(call.model), content_type, call.body, call.explain
 
 
 def _reused() -> IdempotencyKeyReused:

@@ -11,6 +11,7 @@ from onrecord.accounts.caller import Caller
 from onrecord.errors import NotFound
 from onrecord.http.services import KeyCallerDep, Services, ServicesDep
 from onrecord.serving.json_schema import row_json_schema
+from onrecord.serving.prediction import Predictor
 from onrecord.serving.served import ServedModel
 
 __all__ = ["router"]
@@ -18,27 +19,29 @@ __all__ = ["router"]
 router = APIRouter(prefix="/models", tags=["models"])
 
 
-class LoadedVersion(BaseModel):
-    """One version that is loaded and answers calls that name it."""
+class ShownVersion(BaseModel):
+    """What there is to say of any loaded version."""
 
     number: int
     version: str
     sha256: str
-    aliases: list[str] = Field(description="`live`, `candidate`, `previous`.")
     runtime: str
     runtime_reason: str
+    explainable: bool = Field(description="Whether calls may ask for `explain=true`.")
+    explainable_reason: str | None = Field(description="Why not, null where it is explainable.")
 
 
-class ShownModel(BaseModel):
+class LoadedVersion(ShownVersion):
+    """One version that is loaded and answers calls that name it."""
+
+    aliases: list[str] = Field(description="`live`, `candidate`, `previous`.")
+
+
+class ShownModel(ShownVersion):
     """One served model: its live version, and all that are loaded."""
 
     name: str
-    version: str
-    number: int
-    sha256: str
     format: str
-    runtime: str
-    runtime_reason: str
     default: bool
     columns: list[str]
     canary_share: float = Field(description="Of the users, who get the candidate's answers.")
@@ -52,29 +55,34 @@ class ModelList(BaseModel):
     models: list[ShownModel]
 
 
+def _told(version: Predictor) -> dict[str, Any]:
+    model = version.model
+    return {
+        "number": version.number,
+        "version": model.version,
+        "sha256": model.sha256,
+        "runtime": model.runtime.name,
+        "runtime_reason": model.runtime_reason,
+        "explainable": not version.not_explained,
+        "explainable_reason": version.not_explained or None,
+    }
+
+
 def _shown(model: ServedModel, services: Services) -> ShownModel:
     live = model.live.model
     places = (("live", model.live), ("candidate", model.candidate), ("previous", model.previous))
     return ShownModel(
+        **_told(model.live),
         name=model.name,
-        version=live.version,
-        number=model.live.number,
-        sha256=live.sha256,
         format=live.format,
-        runtime=live.runtime.name,
-        runtime_reason=live.runtime_reason,
         default=model.name == services.served.default,
         columns=list(live.schema.names),
         canary_share=model.canary_share,
         shadow_share=model.shadow_share,
         versions=[
             LoadedVersion(
-                number=it.number,
-                version=it.model.version,
-                sha256=it.model.sha256,
+                **_told(it),
                 aliases=[alias for alias, held in places if held is it],
-                runtime=it.model.runtime.name,
-                runtime_reason=it.model.runtime_reason,
             )
             for it in model.versions
         ],

@@ -53,7 +53,8 @@ class RecordedPrediction(BaseModel):
     """One call on record: what was asked and what was answered.
 
     `api_key_id` names the API key that made the call, null where a signed-in user did, and `test`
-    tells whether that was a test key. `idempotency_key` is the key that the call holds. `input` and
+    tells whether that was a test key. `idempotency_key` is the key that the call holds. `explain`
+    tells whether the answer was to say what moved the model. `input` and
     `output` are JSON where the bytes are JSON, else text, or
     `{"content_type": ..., "base64": ...}` where they are neither; null where nothing was read.
     `output_content_type` is null where the answer is JSON. Where input and output were erased both
@@ -78,6 +79,7 @@ class RecordedPrediction(BaseModel):
     api_key_id: str | None
     test: bool
     idempotency_key: str | None
+    explain: bool
     erased_at: datetime | None
     erasure_id: str | None
 
@@ -124,6 +126,7 @@ def _shown(entry: reader.Entry) -> RecordedPrediction:
         api_key_id=entry.api_key_id,
         test=entry.test,
         idempotency_key=entry.idempotency_key,
+        explain=entry.explain,
         erased_at=entry.erased_at,
         erasure_id=entry.erasure_id,
     )

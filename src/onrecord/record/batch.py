@@ -31,6 +31,7 @@ _REQUEST = (
     "api_key_id",
     "salt",
     "idempotency_key",
+    "explain",
 )
 _RESPONSE = (
     "request_id",
@@ -50,6 +51,7 @@ _RESPONDED_AT = len(_REQUEST) + _RESPONSE_HERE.index("response_responded_at")
 
 _REQUEST_ARRAYS = (
     "uuid", "uuid", "text", "int", "text", "text", "bytea", "timestamptz", "uuid", "bytea", "text",
+    "bool",
 )  # fmt: skip
 _RESPONSE_ARRAYS = ("uuid", "int", "bytea", "text", "text", "int", "timestamptz", "text")
 
@@ -224,6 +226,7 @@ def _request(call: RecordedCall, salt: bytes) -> tuple[Any, ...]:
         call.api_key_id,
         salt,
         call.idempotency_key,
+        call.explain or None,
     )
 
 

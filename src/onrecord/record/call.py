@@ -22,6 +22,7 @@ class RecordedCall(msgspec.Struct, array_like=True):
     `output_content_type` is the answer's content type, None where that is JSON. `api_key_id` is
     the API key that the call came with, None where a signed-in user made it. `idempotency_key` is
     the key that the call holds, None where it holds none: no other call of its user has it.
+    `explain` is whether the answer was to say what moved the model.
     """
 
     id: str
@@ -41,3 +42,4 @@ class RecordedCall(msgspec.Struct, array_like=True):
     output_content_type: str | None = None
     api_key_id: str | None = None
     idempotency_key: str | None = None
+    explain: bool = False

@@ -128,6 +128,7 @@ def _parquet_schema(pa: Any) -> Any:
         "duration_us": pa.int64(),
         "error_fields": pa.list_(pa.string()),
         "test": pa.bool_(),
+        "explain": pa.bool_(),
         **dict.fromkeys(_BYTES, pa.binary()),
         **dict.fromkeys(_TIMES, pa.timestamp("us", tz="UTC")),
     }

@@ -46,6 +46,8 @@ class _Leaf(msgspec.Struct, gc=False):
     duration_us: int | None
     error_code: str | None
     error_fields: str | None
+    # Left out where it was not asked for, as in leaves from before that was on record.
+    explain: bool | msgspec.UnsetType
     id: str
     # Left out where there is none, as in leaves from before there were keys.
     idempotency_key: str | msgspec.UnsetType
@@ -75,6 +77,7 @@ class Row(NamedTuple):
     duration_us: int | None
     error_code: str | None
     error_fields: str | None
+    explain: bool | None
     id: str
     idempotency_key: str | None
     model: str
@@ -270,8 +273,9 @@ def _hashed(rows: Iterable[tuple[Any, ...]]) -> Iterator[_Hashed]:
     leaf = _Leaf
     data = bytearray(1)
     for row in rows:
-        k, a, b, c, d, i, key, m, ms, mv, oc, ra, rr, ss, seq, st, u, x, *payload = row
+        k, a, b, c, d, e, i, key, m, ms, mv, oc, ra, rr, ss, seq, st, u, x, *payload = row
         salt, given, answer, *kept = payload
+        told = msgspec.UNSET if e is None else bool(e)
         held = msgspec.UNSET if key is None else key
         asked = None if given is None else sha256(salt + b"input:" + given).hexdigest()
         said = None if answer is None else sha256(salt + b"output:" + answer).hexdigest()
@@ -279,7 +283,9 @@ def _hashed(rows: Iterable[tuple[Any, ...]]) -> Iterator[_Hashed]:
         if answer is None or kept != _NOTHING_KEPT:
             asked, said, erasure = _erased(asked, said, kept)
         write(
-            leaf(k, a, b, c, d, i, held, asked, m, ms, mv, said, oc, ra, rr, ss, seq, st, u, x),
+            leaf(
+                k, a, b, c, d, told, i, held, asked, m, ms, mv, said, oc, ra, rr, ss, seq, st, u, x
+            ),
             data,
             1,
         )

@@ -19,6 +19,10 @@ _HEAD = struct.Struct("!iiIii")
 _NULL = b"\xff\xff\xff\xff"
 
 
+def _bool(value: bool) -> bytes:
+    return b"\x01" if value else b"\0"
+
+
 def _int(value: int) -> bytes:
     return value.to_bytes(4, "big", signed=True)
 
@@ -37,6 +41,7 @@ def _bytea(value: bytes) -> bytes:
 
 # By name: the type's own number, its array's (both from pg_type.dat), and one value's encoder.
 _TYPES: dict[str, tuple[int, int, Callable[[Any], bytes]]] = {
+    "bool": (16, 1000, _bool),
     "bytea": (17, 1001, _bytea),
     "int": (23, 1007, _int),
     "text": (25, 1009, str.encode),

@@ -61,6 +61,7 @@ class Entry:
     api_key_id: str | None = None
     test: bool = False
     idempotency_key: str | None = None
+    explain: bool = False
     erased_at: datetime | None = None
     erasure_id: str | None = None
 
@@ -248,5 +249,6 @@ def _of_callers(filters: Filters) -> list[ColumnElement[bool]]:
 
 def _entry(row: Row[Any]) -> Entry:
     values = dict(row._mapping)  # noqa: SLF001 - SQLAlchemy's public name for it
+    values["explain"] = bool(values["explain"])
     values["error_fields"] = tuple(json.loads(values["error_fields"] or "[]"))
     return Entry(**values)

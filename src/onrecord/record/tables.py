@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     Column,
     Float,
     ForeignKey,
@@ -198,6 +199,8 @@ requests = Table(
     # 16 random bytes that hide input and output in their commitments; see docs/seal.md.
     Column("salt", LargeBinary),
     Column("idempotency_key", Text),
+    # True where the answer was to say what moved the model, else null.
+    Column("explain", Boolean),
     # Where the payload was erased: what the leaf needs of it, and by which erasure.
     Column("input_commitment", LargeBinary),
     Column("erasure_seq", _BIG_INTEGER, ForeignKey("erasures.seq")),

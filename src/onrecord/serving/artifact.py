@@ -21,6 +21,7 @@ from onrecord.serving.compile import (
     NotCompiled,
     compile_runtime,
 )
+from onrecord.serving.explanations import why_not_explained
 from onrecord.serving.formats import (
     FORMATS,
     ModelFile,
@@ -45,6 +46,7 @@ from onrecord.serving.model_files import (
 )
 from onrecord.serving.outputs import Outputs
 from onrecord.serving.runtimes import Row, Runtime, first_line
+from onrecord.serving.runtimes.sklearn import SklearnRuntime
 from onrecord.serving.sample_rows import SAMPLES_FILE, parse_sample_rows
 from onrecord.serving.trust import Trust
 
@@ -74,7 +76,8 @@ class Model:
     `sha256` is of the model file's bytes and `schema_sha256` of the schema file's, both in
     hexadecimal; `runtime_reason` says why this runtime serves; `seconds_per_row` is the median
     time of one row alone, measured when it was loaded; `golden_rows` are those of its directory,
-    which it answers as it is to.
+    which it answers as it is to. `kept_reason` is why its answers cannot be explained ("" where
+    they can be), kept with its conversion: None where only the original tells.
     """
 
     name: str
@@ -88,6 +91,19 @@ class Model:
     runtime_reason: str
     seconds_per_row: float
     golden_rows: list[GoldenRow]
+    kept_reason: str | None = None
+
+    def why_not_explained(self) -> str:
+        """Return why its answers cannot be explained, "" where they can be.
+
+        It is found out with a row made from the schema, and whatever explaining takes is loaded,
+        unless what was kept tells: before a server answers, since that can take seconds.
+        """
+        if self.schema.sensitive:
+            return "Contributions would tell the values of the model's sensitive columns."
+        if self.kept_reason is not None:
+            return self.kept_reason
+        return why_not_explained(self.runtime, self.schema.probe_row())
 
 
 def read_model_file(directory: Path) -> ModelFile:
@@ -189,8 +205,12 @@ def model_of(  # noqa: PLR0913 - those of load_model, but for where the bytes co
             refused = "compilation is switched off"
         runtime, reason, seconds = _choose(original, schema, samples, refused)
         if refused is None and reason != _NO_COMPILER:
-            graph = runtime.compiled if isinstance(runtime, CompiledRuntime) else None
-            conversions.keep(key, KeptConversion(graph, reason, foreign_types(file)))
+            graph, not_explained = None, None
+            if isinstance(runtime, CompiledRuntime):
+                graph = runtime.compiled
+                not_explained = _reason_to_keep(original, schema)
+            types = foreign_types(file)
+            conversions.keep(key, KeptConversion(graph, reason, types, not_explained))
     golden = parse_golden_rows(files.get(GOLDEN_FILE, b""), schema)
     failures = failures_of(golden, runtime)
     if failures:
@@ -212,6 +232,7 @@ def model_of(  # noqa: PLR0913 - those of load_model, but for where the bytes co
         runtime_reason=reason,
         seconds_per_row=seconds,
         golden_rows=golden,
+        kept_reason=None if kept is None else kept.not_explained,
     )
 
 
@@ -239,6 +260,17 @@ def _kept_runtime(
     require_trust(file, kept.types, trust)
     original = DeferredRuntime(file.format, lambda: load_runtime(file, schema, trust))
     return CompiledRuntime(graph, original, schema)
+
+
+def _reason_to_keep(original: Runtime, schema: InputSchema) -> str | None:
+    """Return why a model cannot be explained, None where the model must be loaded to explain it.
+
+    A library that takes seconds to import is to be there before the first call, and only a server
+    needs it.
+    """
+    if isinstance(original, SklearnRuntime) and original.explained_by_shap:
+        return None
+    return why_not_explained(original, schema.probe_row())
 
 
 def _probe(runtime: Runtime, schema: InputSchema, file: str) -> None:

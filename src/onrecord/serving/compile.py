@@ -12,7 +12,6 @@ import msgspec
 import numpy as np
 
 from onrecord.serving.conversion import NotCompiled, convert, edges
-from onrecord.serving.explanations import Explanations, explain
 from onrecord.serving.generated_rows import compared_range, generated_rows
 from onrecord.serving.input_schema import InputSchema
 from onrecord.serving.outputs import Outputs, TargetOutput, class_key
@@ -141,9 +140,9 @@ class CompiledRuntime:
         alone = close.split([1] * len(places))
         return self._merged(rows, strays, dict(zip(places, alone, strict=True)))
 
-    def explain(self, rows: Sequence[Row]) -> Explanations:
-        """Return the original's explanations: a graph has none."""
-        return explain(self._original, rows)
+    def original(self) -> Runtime:
+        """Return the model that the graph was made from."""
+        return self._original
 
     def predict_table(self, table: Table) -> Outputs:
         """Return the answers to a table, the same as `predict` gives to its rows."""
@@ -216,13 +215,10 @@ class DeferredRuntime:
 
     def predict(self, rows: Sequence[Row]) -> Outputs:
         """Return the model's answers to `rows`."""
-        return self._model().predict(rows)
+        return self.original().predict(rows)
 
-    def explain(self, rows: Sequence[Row]) -> Explanations:
-        """Return the model's explanations of `rows`."""
-        return explain(self._model(), rows)
-
-    def _model(self) -> Runtime:
+    def original(self) -> Runtime:
+        """Return the model itself."""
         with self._lock:
             if self._loaded is None:
                 self._loaded = self._load()

@@ -29,6 +29,7 @@ _LIBRARIES = (
     "onnxruntime",
     "pandas",
     "scikit-learn",
+    "shap",
     "skl2onnx",
     "skops",
     "xgboost",
@@ -40,12 +41,14 @@ class KeptConversion(msgspec.Struct, frozen=True):
     """What a conversion came to: a graph, or None and the reason.
 
     `types` are those in a skops file that the operator had to trust; they are asked for again
-    whenever the graph is used.
+    whenever the graph is used. `not_explained` is why the model's answers cannot be explained, ""
+    where they can be, and None where the model must be loaded to know.
     """
 
     graph: CompiledGraph | None
     reason: str
     types: list[str]
+    not_explained: str | None
 
 
 def conversion_key(*sha256: str) -> str:

@@ -112,7 +112,8 @@ class Predictor:
     """One served model version: its validator, its runner and the record it writes to.
 
     `model_version_id` is its key on record and `number` its place among the model's versions.
-    `conceal` is what its calls need that have sensitive columns, else None.
+    `conceal` is what its calls need that have sensitive columns, else None. `not_explained` is why
+    its answers cannot be explained, "" where they can be.
     """
 
     def __init__(  # noqa: PLR0913, PLR0917 - everything it needs is handed in
@@ -124,10 +125,12 @@ class Predictor:
         recorder: Recorder,
         conceal: Conceal | None = None,
         number: int = 1,
+        not_explained: str = "",
     ) -> None:
         self.conceal = conceal
         self.model = model
         self.number = number
+        self.not_explained = not_explained
         self.model_version_id = model_version_id
         self._validator = validator
         self._runner = runner
@@ -161,8 +164,8 @@ class Predictor:
         return await self._recorder.record(call, Answer(200, body), self.model_version_id)
 
     async def _explained(self, request_id: str, rows: Rows, outputs: Outputs) -> bytes:
-        if self.conceal is not None:
-            raise NotExplainable("Contributions would tell the values of its sensitive columns.")
+        if self.not_explained:
+            raise NotExplainable(self.not_explained)
         if len(rows.values) > MOST_ROWS:
             raise NotExplainable(f"At most {MOST_ROWS} rows of a call are explained.")
         found = await self._runner.explain(rows.values)
@@ -303,4 +306,5 @@ def recorded_call(call: Call, answer: Answer, model_version_id: int | None) -> R
         output_content_type=answer.content_type,
         api_key_id=call.api_key_id,
         idempotency_key=call.idempotency_key,
+        explain=call.explain,
     )

@@ -32,6 +32,9 @@ _BATCH_ROWS = 1024
 _PACED_ROWS = 64
 """Batches of fewer rows do not tell what a row costs among many."""
 
+_EXPLAINING_SECONDS = 0.01
+"""About how long rows are explained before another call may have the model's thread."""
+
 _WAIT_IN_ANSWERS = 3
 """How many times what its own rows take a call may wait for the rows before it."""
 
@@ -111,7 +114,9 @@ class Runner:
     async def explain(self, rows: Sequence[Row]) -> Explanations:
         """Return the explanations of `rows`, in the model's thread.
 
-        Raises NotExplainable where the model has none, else as `predict`.
+        A few rows are explained at a time, so that other calls get their turn and a call that has
+        waited too long, or whose caller has gone, costs no more. Raises NotExplainable where the
+        model has none, else as `predict`.
         """
         if self._waiting_rows + len(rows) > self._max_waiting_rows:
             raise Unavailable("Too many rows wait for the model already.", retry_after=1)
@@ -119,7 +124,16 @@ class Runner:
         self._waiting_rows += len(rows)
         try:
             async with asyncio.timeout(self._deadline_seconds):
-                return await loop.run_in_executor(self._thread, self._explained, rows)
+                parts: list[Explanations] = []
+                done, count = 0, 1
+                while done < len(rows):
+                    began = time.perf_counter()
+                    some = rows[done : done + count]
+                    parts.append(await loop.run_in_executor(self._thread, self._explained, some))
+                    done += len(some)
+                    seconds_per_row = (time.perf_counter() - began) / len(some)
+                    count = max(1, int(_EXPLAINING_SECONDS / seconds_per_row))
+                return Explanations.join(parts)
         except TimeoutError:
             raise Unavailable(
                 f"The model did not explain itself within {self._deadline_seconds:g} seconds.",

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from onrecord.errors import ModelDirectoryError
-from onrecord.serving.explanations import Explanations, of_trees
+from onrecord.serving.explanations import Explanations, Space, of_trees
 from onrecord.serving.input_schema import InputSchema
 from onrecord.serving.outputs import Outputs
 from onrecord.serving.runtimes import (
@@ -41,6 +41,7 @@ _KINDS = {
     "RMSEWithUncertainty": "RMSEWithUncertainty",
 }
 """What CatBoost's regressor makes of its sum of trees, where that is not the sum itself."""
+_SPACES: dict[str, Space] = {"Exponent": "log-prediction", "RawFormulaVal": "prediction"}
 
 
 def load_catboost(raw: bytes, file: str) -> Any:
@@ -86,6 +87,7 @@ class CatboostRuntime:
             )
         self.labels = reconcile_classes(file, native, schema) if native else None
         self.native_labels = native
+        self._loss = loss
         self._kind = _KINDS.get(loss, "RawFormulaVal") if self.labels is None else "Probability"
         self._threshold = _threshold(model) if len(native) == _TWO_CLASSES else None
 
@@ -112,8 +114,10 @@ class CatboostRuntime:
 
         pool = catboost.Pool(self._data(rows), cat_features=sorted(self._categories))
         values = self.model.get_feature_importance(pool, type="ShapValues", thread_count=1)
-        identity = self._kind == "RawFormulaVal"
-        return of_trees(values, len(self._schema.columns), self.labels, identity=identity)
+        space = _SPACES.get(self._kind)
+        if self.labels is not None:
+            space = "margin" if self._loss == "MultiClass" else "log-odds"
+        return of_trees(values, len(self._schema.columns), self.labels, space)
 
     def _data(self, rows: Sequence[Row]) -> Any:
         if not self._textual:

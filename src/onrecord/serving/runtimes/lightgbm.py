@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from onrecord.errors import ModelDirectoryError
-from onrecord.serving.explanations import Explanations, of_trees
+from onrecord.serving.explanations import Explanations, Space, of_trees
 from onrecord.serving.input_schema import InputSchema
 from onrecord.serving.outputs import Outputs
 from onrecord.serving.runtimes import (
@@ -30,7 +30,24 @@ booster = lightgbm.Booster(model_str=sys.stdin.buffer.read().decode())
 booster.dump_model()
 booster.predict([[0.0] * booster.num_feature()])
 """
-_IDENTITY = {"regression", "regression_l1", "huber", "fair", "quantile", "mape"}
+_SPACES: dict[str, Space] = {
+    "binary": "log-odds",
+    "cross_entropy": "log-odds",
+    "fair": "prediction",
+    "gamma": "log-prediction",
+    "huber": "prediction",
+    "lambdarank": "prediction",
+    "mape": "prediction",
+    "multiclass": "margin",
+    "multiclassova": "log-odds",
+    "poisson": "log-prediction",
+    "quantile": "prediction",
+    "rank_xendcg": "prediction",
+    "regression": "prediction",
+    "regression_l1": "prediction",
+    "tweedie": "log-prediction",
+}
+"""What the sum of trees is, by the objective; log-odds are still to be multiplied by `sigmoid`."""
 _UNNAMED = re.compile(r"Column_\d+")
 
 
@@ -83,7 +100,10 @@ class LightgbmRuntime:
         elif objective[0] in {"multiclass", "multiclassova"}:
             count = booster.num_model_per_iteration()
             self.labels = reconcile_classes(file, range(count), schema)
-        self._identity = objective[0] in _IDENTITY
+        # With `sqrt` the trees sum up to the prediction's root.
+        self._space = None if "sqrt" in objective else _SPACES.get(objective[0])
+        given = [part for part in objective if part.startswith("sigmoid:")]
+        self._sigmoid = float(given[0].partition(":")[2]) if given else 1.0
         self._codes = _codes(booster, schema, file)
 
     def predict(self, rows: Sequence[Row]) -> Outputs:
@@ -98,8 +118,8 @@ class LightgbmRuntime:
     def explain(self, rows: Sequence[Row]) -> Explanations:
         """Return the booster's own SHAP values (`pred_contrib`)."""
         data = to_array(self._coded(rows))
-        values = self.booster.predict(data, num_threads=1, pred_contrib=True)
-        return of_trees(values, len(self._schema.columns), self.labels, identity=self._identity)
+        values = self._sigmoid * self.booster.predict(data, num_threads=1, pred_contrib=True)
+        return of_trees(values, len(self._schema.columns), self.labels, self._space)
 
     def _coded(self, rows: Sequence[Row]) -> Sequence[Row]:
         """Return the rows with every category as its number, as in the training table."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from onrecord.errors import ModelDirectoryError
+from onrecord.errors import ModelDirectoryError, NotExplainable
 from onrecord.serving.explanations import Explanations
 from onrecord.serving.input_schema import InputSchema
 from onrecord.serving.outputs import Outputs, TargetOutput, class_key
@@ -22,8 +22,10 @@ from onrecord.serving.runtimes import (
     target_names,
 )
 from onrecord.serving.runtimes.lightgbm import known_names
-from onrecord.serving.runtimes.linear import explain_linear
+from onrecord.serving.runtimes.linear import explain_linear, is_linear
 from onrecord.serving.runtimes.matrix import to_array, to_frame, to_object_array
+from onrecord.serving.runtimes.prepared import last_step, prepare
+from onrecord.serving.runtimes.trees import TreeShap, has_shap, is_trees
 
 __all__ = ["SklearnRuntime"]
 
@@ -60,6 +62,7 @@ class SklearnRuntime:
         self.native_labels: list[Any] = []
         self._frame = names is not None
         self._schema = schema
+        self._trees: TreeShap | None = None
         self._categories: frozenset[str] = frozenset()
         # A text pipeline starts with a vectorizer, which takes strings and counts no features.
         self._takes_texts = [column.type for column in schema.columns] == ["text"] and not hasattr(
@@ -125,10 +128,27 @@ class SklearnRuntime:
             return Outputs([classification(self.labels, chances, values=values)])
         return self._by_target(answers, chances)
 
+    @property
+    def explained_by_shap(self) -> bool:
+        """Whether explaining the estimator imports a library that takes seconds to."""
+        return is_trees(last_step(self.estimator)) and has_shap()
+
     def explain(self, rows: Sequence[Row]) -> Explanations:
-        """Return what moved a linear model; raises NotExplainable of any other."""
-        names = self._schema.names
-        return explain_linear(self.estimator, self._data(rows), names, self.labels)
+        """Return what moved a linear model or trees; raises NotExplainable of any other."""
+        model, columns = last_step(self.estimator), len(self._schema.columns)
+        if is_linear(model):
+            prepared = prepare(self.estimator, self._data(rows), columns)
+            return explain_linear(model, prepared, columns, self.labels)
+        if not is_trees(model):
+            raise NotExplainable(
+                f"A {type(model).__name__} does not tell what moved it; linear models, trees of "
+                "scikit-learn and the boosters of XGBoost, LightGBM and CatBoost do."
+            )
+        if self._trees is None:
+            self._trees = TreeShap(model)
+        return self._trees.explain(
+            prepare(self.estimator, self._data(rows), columns), columns, self.labels
+        )
 
     def _values(self, answers: np.ndarray[Any, Any], target: int) -> list[Any]:
         """Return one target's labels as the schema names them."""

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from onrecord.errors import ModelDirectoryError, NotExplainable
-from onrecord.serving.explanations import Explanations, of_trees
+from onrecord.errors import ModelDirectoryError
+from onrecord.serving.explanations import Explanations, Space, of_trees
 from onrecord.serving.input_schema import InputSchema
 from onrecord.serving.outputs import Outputs, TargetOutput
 from onrecord.serving.runtimes import (
@@ -50,7 +50,27 @@ def load_booster(raw: bytes, file: str) -> Any:
     return booster
 
 
-_IDENTITY = {"reg:squarederror", "reg:absoluteerror", "reg:pseudohubererror", "reg:quantileerror"}
+_SPACES: dict[str, Space] = {
+    "binary:logistic": "log-odds",
+    "binary:logitraw": "prediction",
+    "count:poisson": "log-prediction",
+    "multi:softmax": "margin",
+    "multi:softprob": "margin",
+    "rank:map": "prediction",
+    "rank:ndcg": "prediction",
+    "rank:pairwise": "prediction",
+    "reg:absoluteerror": "prediction",
+    "reg:gamma": "log-prediction",
+    "reg:logistic": "log-odds",
+    "reg:pseudohubererror": "prediction",
+    "reg:quantileerror": "prediction",
+    "reg:squarederror": "prediction",
+    "reg:squaredlogerror": "prediction",
+    "reg:tweedie": "log-prediction",
+    "survival:aft": "log-prediction",
+    "survival:cox": "log-prediction",
+}
+"""What the sum of trees is, by the objective."""
 
 
 class XgboostRuntime:
@@ -117,8 +137,6 @@ class XgboostRuntime:
         """Return the booster's own SHAP values (`pred_contribs`)."""
         import xgboost
 
-        if self._several:
-            raise NotExplainable("Contributions to several targets at once are not told.")
         data = self._data(rows)
         table = xgboost.DMatrix(
             data, missing=np.nan, nthread=1, enable_categorical=bool(self._categories)
@@ -126,8 +144,8 @@ class XgboostRuntime:
         values = self.booster.predict(
             table, pred_contribs=True, iteration_range=self.iterations, validate_features=False
         )
-        identity = self._objective in _IDENTITY
-        return of_trees(values, len(self._schema.columns), self.labels, identity=identity)
+        space = _SPACES.get(self._objective)
+        return of_trees(values, len(self._schema.columns), self.labels, space)
 
     def _data(self, rows: Sequence[Row]) -> Any:
         if self._categories:
