@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, get_args
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
@@ -11,6 +11,7 @@ from fastapi.openapi.utils import get_openapi
 from onrecord.http.idempotency import MAX_KEY_LENGTH
 from onrecord.http.openapi_links import add_links
 from onrecord.serving.artifact import Model
+from onrecord.serving.explanations import Space
 from onrecord.serving.forms import ARROW, CSV, PARQUET
 from onrecord.serving.json_schema import body_json_schema
 from onrecord.serving.served import ServedModel, ServedModels
@@ -95,7 +96,7 @@ _EXPLAIN: dict[str, Any] = {
     "name": "explain",
     "in": "query",
     "description": "Whether the answer is to say what moved the model, for each feature; of JSON "
-    "only, and not of every model.",
+    "only, and of models that `GET /models` calls explainable.",
     "schema": {"type": "boolean", "default": False},
 }
 _VERSION: dict[str, Any] = {
@@ -266,11 +267,21 @@ def _predict_operation(model: Model, address: str, max_rows: int) -> dict[str, A
 def _answer_schema() -> Mapping[str, Any]:
     prediction = {"description": "The predicted class or value."}
     probabilities = {"type": "object", "description": "The probability of each class."}
+    told = {
+        "base": {"type": "number"},
+        "contributions": {"type": "object", "additionalProperties": {"type": "number"}},
+    }
+    classes = {"type": "object", "additionalProperties": {"type": "object", "properties": told}}
     explanation = {
         "type": "object",
         "required": ["space"],
-        "description": "With explain=true: `base` and `contributions` add up to the model's own "
-        "number; of more than two classes, for each in `classes`.",
+        "description": "With explain=true: `base` and `contributions` add up to what `space` says; "
+        "of more than two classes, for each in `classes`.",
+        "properties": {
+            "space": {"type": "string", "enum": list(get_args(Space))},
+            **told,
+            "classes": classes,
+        },
     }
     row = {
         "type": "object",

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["REVISION", "check", "upgrade"]
 
-REVISION = "202611270910"
+REVISION = "202611280900"
 """The newest migration, which makes the tables what `tables.py` says."""
 
 
