@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -15,18 +14,37 @@ from onrecord.insight.baselines import encoded
 from onrecord.insight.training_baseline import training_baseline
 from onrecord.parts import load_trust
 from onrecord.serving.artifact import load_model, read_model_file
-from onrecord.serving.formats import types_to_trust
+from onrecord.serving.formats import FORMATS, types_to_trust
 from onrecord.serving.infer_schema import infer_schema
 from onrecord.serving.input_schema import parse_input_schema
-from onrecord.serving.model_files import BASELINE_FILE, SCHEMA_FILE
+from onrecord.serving.mlflow_model import read_mlflow_model
+from onrecord.serving.model_files import (
+    BASELINE_FILE,
+    MLMODEL_FILE,
+    SCHEMA_FILE,
+    memory_bytes,
+    read_file,
+)
 from onrecord.settings import load_settings
 
 __all__ = ["check", "init", "trust"]
 
 
 def init(
-    model: Annotated[Path, typer.Argument(help="The model file, named as its format demands.")],
-    data: Annotated[Path, typer.Argument(help="Real data with the model's columns: CSV, Parquet.")],
+    model: Annotated[
+        Path,
+        typer.Argument(
+            help="The model file, named as its format demands, or an MLflow model directory."
+        ),
+    ],
+    data: Annotated[
+        Path | None,
+        typer.Argument(
+            help="Real data with the model's columns: CSV, Parquet. Not needed for an MLflow model "
+            "with a signature.",
+            show_default=False,
+        ),
+    ] = None,
     target: Annotated[
         str | None, typer.Option(help="The column that the model predicts; it is no input.")
     ] = None,
@@ -35,23 +53,52 @@ def init(
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing schema.")] = False,
 ) -> None:
-    """Make a model directory from a model file and the data it was trained on."""
-    if not model.is_file():
-        raise SettingsError(f"{model} is not a file")
+    """Make a model directory from a model file and the data it was trained on, or from MLflow."""
+    if target is not None and data is None:
+        raise SettingsError("--target names a column of DATA; give the data, too")
+    if model.is_dir() and output is None:
+        raise SettingsError("say with --output where to make a model directory of it")
     directory = output or model.parent / model.stem
     schema_file = directory / SCHEMA_FILE
     if schema_file.exists() and not force:
         raise SettingsError(f"{schema_file} exists; say --force to replace it")
-    document = infer_schema(data, target)
+    file, name, document = _drafted(model, data, target)
+    schema = (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode()
+    parse_input_schema(schema, SCHEMA_FILE)
+    raw = read_file(file, max_bytes=memory_bytes())
     directory.mkdir(parents=True, exist_ok=True)
-    placed = directory / f"model{model.suffix}"
-    if placed.resolve() != model.resolve():
-        shutil.copyfile(model, placed)
-    schema_file.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
-    scores = _write_baseline(directory, data)
+    (directory / name).write_bytes(raw)
+    schema_file.write_bytes(schema)
+    scores = None if data is None else _write_baseline(directory, data)
     count = len(document["input_schema"]["columns"])
     typer.echo(f"wrote {schema_file}: {count} columns; read it, then `onrecord check {directory}`")
-    typer.echo(f"wrote {directory / BASELINE_FILE}, what drift is measured from{scores}")
+    if scores is not None:
+        typer.echo(f"wrote {directory / BASELINE_FILE}, what drift is measured from{scores}")
+    if FORMATS.get(name) in {"pickle", "joblib"}:
+        typer.echo(
+            f"{directory / name} runs code when it is loaded; if you know where it comes from, "
+            f"`onrecord trust {directory}` first"
+        )
+
+
+def _drafted(
+    model: Path, data: Path | None, target: str | None
+) -> tuple[Path, str, dict[str, Any]]:
+    """Return the model file, what it is called in a model directory, and its schema's document."""
+    if model.is_dir():
+        if not (model / MLMODEL_FILE).exists():
+            raise SettingsError(
+                f"{model} is a directory without {MLMODEL_FILE}, so no MLflow model; name a model "
+                "file"
+            )
+        found = read_mlflow_model(model, signature=data is None)
+        document = found.schema() if data is None else infer_schema(data, target)
+        return found.file, found.name, document
+    if not model.is_file():
+        raise SettingsError(f"{model} is not a file")
+    if data is None:
+        raise SettingsError("give DATA, too: the schema of a model file is made from it")
+    return model, f"model{model.suffix}", infer_schema(data, target)
 
 
 def _write_baseline(directory: Path, data: Path) -> str:

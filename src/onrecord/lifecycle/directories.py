@@ -9,7 +9,7 @@ from pathlib import Path
 
 from onrecord.errors import ModelDirectoryError
 from onrecord.serving.formats import FORMATS
-from onrecord.serving.model_files import SCHEMA_FILE
+from onrecord.serving.model_files import MLMODEL_FILE, SCHEMA_FILE
 
 __all__ = ["Source", "model_sources"]
 
@@ -29,10 +29,11 @@ def model_sources(paths: Sequence[Path]) -> list[Source]:
 
     A path is a model directory, a folder of the versions of a model (`NAME/VERSION/`), or a folder
     of models (`MODELS/NAME/VERSION/`); 10 is a later version than 9. Raises ModelDirectoryError
-    where a path leads to none.
+    where a path leads to none, or to a directory of MLflow's.
     """
     found: list[Source] = []
     for path in paths:
+        _refuse_mlflow(path)
         inside = list(_within(path))
         if not inside:
             raise ModelDirectoryError(
@@ -44,6 +45,16 @@ def model_sources(paths: Sequence[Path]) -> list[Source]:
             )
         found += inside
     return found
+
+
+def _refuse_mlflow(path: Path) -> None:
+    if (path / MLMODEL_FILE).exists() and not (path / SCHEMA_FILE).exists():
+        raise ModelDirectoryError(
+            str(path),
+            None,
+            "it is an MLflow model, which has no input schema",
+            f"Make a model directory of it first: `onrecord init {path} -o DIR`.",
+        )
 
 
 def _within(path: Path) -> Iterator[Source]:

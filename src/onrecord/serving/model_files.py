@@ -15,10 +15,19 @@ from typing import BinaryIO
 
 from onrecord.errors import ModelDirectoryError
 
-__all__ = ["BASELINE_FILE", "MAX_TEXT_BYTES", "SCHEMA_FILE", "memory_bytes", "read_file"]
+__all__ = [
+    "BASELINE_FILE",
+    "MAX_TEXT_BYTES",
+    "MLMODEL_FILE",
+    "SCHEMA_FILE",
+    "memory_bytes",
+    "read_file",
+]
 
 SCHEMA_FILE = "input_schema.json"
 BASELINE_FILE = "baseline.json"
+MLMODEL_FILE = "MLmodel"
+"""What tells that a directory is one of MLflow's."""
 
 MAX_TEXT_BYTES = 64 * 1024 * 1024
 """The most that a schema or a file of sample rows may have."""
