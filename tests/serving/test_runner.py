@@ -13,6 +13,7 @@ from structlog.testing import capture_logs
 
 from onrecord.errors import ModelFailed, Unanswerable, Unavailable
 from onrecord.serving.artifact import Model
+from onrecord.serving.explanations import Explanations
 from onrecord.serving.input_schema import parse_input_schema
 from onrecord.serving.outputs import Outputs, TargetOutput
 from onrecord.serving.runner import Runner
@@ -52,6 +53,14 @@ class Doubler:
         return Outputs(
             [TargetOutput(None, [np.nan if v == NOT_A_NUMBER else v * 2 for v in values])]
         )
+
+
+class Telling(Doubler):
+    """Doubles, and says that the first column did it."""
+
+    def explain(self, rows: Sequence[Row]) -> Explanations:
+        told = np.array([[[row[0] * 2]] for row in rows])
+        return Explanations("prediction", np.zeros(told.shape[:2]), told)
 
 
 def model_of(runtime: Any, *, seconds_per_row: float) -> Model:
@@ -303,6 +312,47 @@ async def test_a_call_whose_deadline_passes_is_refused_and_makes_room(doubler: D
     doubler.go.set()
     await asyncio.to_thread(runner.close)
     assert [1.0] * 9 not in doubler.batches
+
+
+@pytest.fixture
+async def telling() -> AsyncIterator[tuple[Runner, Telling]]:
+    runtime = Telling()
+    runner = Runner(model_of(runtime, seconds_per_row=1.0))
+    yield runner, runtime
+    runtime.go.set()
+    runner.close()
+
+
+async def explaining(runner: Runner, runtime: Telling) -> "asyncio.Task[Explanations]":
+    """Ask for explanations of a hundred rows; return while the first of them is made."""
+    runtime.go.clear()
+    task = asyncio.create_task(runner.explain([(float(i),) for i in range(100)]))
+    await wait_for(runtime.busy)
+    return task
+
+
+async def test_explanations_leave_the_thread_to_other_calls_before_they_are_done(
+    telling: tuple[Runner, Telling],
+) -> None:
+    runner, runtime = telling
+    told = await explaining(runner, runtime)
+    (other,) = await started(runner, [-7.0])
+    runtime.go.set()
+
+    assert answers(await other) == [-14.0]
+    assert (await told).contributions.ravel().tolist() == [2.0 * i for i in range(100)]
+    assert runtime.batches[:2] == [[0.0], [-7.0]]
+
+
+async def test_explanations_end_where_the_caller_has_gone(telling: tuple[Runner, Telling]) -> None:
+    runner, runtime = telling
+    told = await explaining(runner, runtime)
+    told.cancel()
+    await asyncio.wait([told])
+    runtime.go.set()
+
+    assert answers(await runner.predict([(-7.0,)])) == [-14.0]
+    assert runtime.batches == [[0.0], [-7.0]]
 
 
 async def test_a_real_model_answers_through_the_runner(tmp_path: Path) -> None:

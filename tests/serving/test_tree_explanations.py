@@ -19,12 +19,14 @@ from sklearn.ensemble import (
     RandomForestClassifier,
     RandomForestRegressor,
 )
+from sklearn.linear_model import LogisticRegression
+from sklearn.naive_bayes import GaussianNB
 from sklearn.pipeline import make_pipeline
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
 from onrecord.errors import NotExplainable
 from onrecord.serving.artifact import load_model
-from onrecord.serving.compile import CompiledRuntime
+from onrecord.serving.compile import CompiledRuntime, DeferredRuntime
 from onrecord.serving.explanations import explain, why_not_explained
 from onrecord.serving.runtimes import trees
 from serving.adding_up import add_up, rows_of_array
@@ -162,17 +164,30 @@ def test_without_the_extra_it_is_named(tmp_path: Path, monkeypatch: pytest.Monke
     assert "pip install 'onrecord[explain]'" in why
 
 
-def test_a_kept_conversion_of_trees_leaves_it_to_the_server_to_load_them(tmp_path: Path) -> None:
-    forest = RandomForestClassifier(10, max_depth=4, random_state=1).fit(X, Y)
-    directory = write_pickle(tmp_path / "m", forest)
+@pytest.mark.parametrize(
+    ("model", "loaded", "why"),
+    [
+        (RandomForestClassifier(10, max_depth=4, random_state=1), True, ""),
+        (LogisticRegression(), False, ""),
+        (GaussianNB(), False, "A GaussianNB does not tell"),
+    ],
+    ids=["trees", "linear", "neither"],
+)
+def test_of_a_kept_conversion_only_trees_are_loaded_to_be_explained(
+    model: Any, loaded: bool, why: str, tmp_path: Path
+) -> None:
+    columns = [column | {"minimum": -9, "maximum": 9} for column in NUMBERS]
+    directory = write_pickle(tmp_path / "m", model.fit(X, Y), columns)
     cache = tmp_path / "conversions"
 
     load_model(directory, trust=trust_in(directory), cache=cache)
     again = load_model(directory, trust=trust_in(directory), cache=cache)
 
     assert isinstance(again.runtime, CompiledRuntime)
-    assert again.kept_reason is None
-    assert again.why_not_explained() == ""
+    original = again.runtime._original
+    assert isinstance(original, DeferredRuntime)
+    assert again.why_not_explained().startswith(why)
+    assert (original._loaded is not None) is loaded
 
 
 def test_a_command_that_explains_nothing_does_not_import_the_library(tmp_path: Path) -> None:
