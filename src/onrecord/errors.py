@@ -10,6 +10,7 @@ There is no HTTP here: `onrecord.http.problems` gives each class its status.
     │   ├── DatabaseError          unreachable, or its tables are not the ones this version needs
     │   └── SealError              the record cannot be sealed, or a head of it cannot be trusted
     ├── RemoteError                another server did not do what it was asked; logged
+    ├── WorkFailed                 work in a process of its own came to no end
     └── CallError                  the answer to a call; shown to the caller
         ├── MalformedRequest        what came is no HTTP request
         ├── HeadTooLarge
@@ -77,6 +78,7 @@ __all__ = [
     "UnsupportedCoding",
     "UnsupportedMediaType",
     "UntrustedModelError",
+    "WorkFailed",
 ]
 
 
@@ -139,6 +141,10 @@ class SealError(StartupError):
 
 class RemoteError(OnrecordError):
     """Another server, which onrecord asked, could not be reached or did not answer as it should."""
+
+
+class WorkFailed(OnrecordError):
+    """Work in a process of its own raised, killed its process, or took too long."""
 
 
 class CallError(OnrecordError):

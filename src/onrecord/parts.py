@@ -274,8 +274,9 @@ def build_examiner(settings: Settings) -> Examiner:
 def convert_apart(settings: Settings, version: StoredVersion, files: Mapping[str, bytes]) -> None:
     """Have a process of its own keep the conversion of a version, where there is none yet.
 
-    Converting holds the interpreter for seconds, in which no call would be answered. Raises
-    WorkFailed where the process dies: what killed it would kill the server too.
+    Converting takes seconds, and holds the interpreter for up to a tenth of one at a time, in which
+    no call would be answered. Raises WorkFailed where the process dies: what killed it would kill
+    the server too.
     """
     if settings.compile and not is_converted(files, settings.conversions_dir):
         run_apart(f"converting {version}", partial(_convert, settings, version))

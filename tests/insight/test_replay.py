@@ -109,15 +109,20 @@ def hashes(*directories: Path) -> list[str]:
     return [read_model_file(directory).sha256 for directory in directories]
 
 
-@pytest.fixture
-def record(database_url: str, trees: dict[str, Any], tmp_path: Path) -> Iterator[Recorded]:
-    settings = load_settings(
-        model_dir=trees["first_dir"],
-        data_dir=tmp_path / "data",
+def settings_of(database_url: str, home: Path, first_dir: Path, second_dir: Path) -> Settings:
+    """Return the settings of a server of the first model, which trusts the second, too."""
+    return load_settings(
+        model_dir=first_dir,
+        data_dir=home / "data",
         database=database_url,
         log_level="error",
-        trusted_models=hashes(trees["first_dir"], trees["second_dir"]),
+        trusted_models=hashes(first_dir, second_dir),
     )
+
+
+@pytest.fixture
+def record(database_url: str, trees: dict[str, Any], tmp_path: Path) -> Iterator[Recorded]:
+    settings = settings_of(database_url, tmp_path, trees["first_dir"], trees["second_dir"])
     with TestClient(create_app(settings)) as client:
         headers = register(client)
         yield Recorded(settings, client, headers, tmp_path, trees["first"])
@@ -272,13 +277,7 @@ def test_numbers_are_compared_within_the_tolerance(database_url: str, tmp_path: 
     second = RandomForestRegressor(8, random_state=3).fit(table, RISK)
     first_dir = write_pickle(tmp_path / "first" / "risk", first, columns, task="regression")
     second_dir = write_pickle(tmp_path / "second" / "risk", second, columns, task="regression")
-    settings = load_settings(
-        model_dir=first_dir,
-        data_dir=tmp_path / "data",
-        database=database_url,
-        log_level="error",
-        trusted_models=hashes(first_dir, second_dir),
-    )
+    settings = settings_of(database_url, tmp_path, first_dir, second_dir)
     with TestClient(create_app(settings)) as client:
         record = Recorded(settings, client, register(client), tmp_path, first)
         record.ask(rows_of(table[:80]))
@@ -312,13 +311,7 @@ def test_a_swapped_tree_of_a_regression_over_categories_changes_exactly_its_rows
     second[-1].estimators_[0] = stranger.estimators_[0]
     first_dir = write_pickle(tmp_path / "first" / "risk", first, columns, task="regression")
     second_dir = write_pickle(tmp_path / "second" / "risk", second, columns, task="regression")
-    settings = load_settings(
-        model_dir=first_dir,
-        data_dir=tmp_path / "data",
-        database=database_url,
-        log_level="error",
-        trusted_models=hashes(first_dir, second_dir),
-    )
+    settings = settings_of(database_url, tmp_path, first_dir, second_dir)
     asked = table[:60]
     moved = np.abs(first.predict(asked) - second.predict(asked)) > 1e-6
     assert 0 < np.count_nonzero(moved) < 60
@@ -358,13 +351,7 @@ def test_categories_are_segments_and_of_several_targets_one_is_enough(
     named = {"task": "regression", "target": ["risk", "relief"]}
     first_dir = write_pickle(tmp_path / "first" / "risk", first, columns, **named)
     second_dir = write_pickle(tmp_path / "second" / "risk", second, columns, **named)
-    settings = load_settings(
-        model_dir=first_dir,
-        data_dir=tmp_path / "data",
-        database=database_url,
-        log_level="error",
-        trusted_models=hashes(first_dir, second_dir),
-    )
+    settings = settings_of(database_url, tmp_path, first_dir, second_dir)
     rows = [{"age": float(age), "ward": int(ward)} for age, ward in table[:60]]
     before, after = (model.predict(table[:60]) for model in (first, second))
     changed = np.abs(before - after).max(axis=1) > 1e-4

@@ -5,8 +5,8 @@ from functools import partial
 
 import pytest
 
-from onrecord.errors import OnrecordError
-from onrecord.lifecycle.apart import WorkFailed, run_apart
+from onrecord.errors import OnrecordError, WorkFailed
+from onrecord.lifecycle.apart import run_apart
 
 
 def test_the_result_of_the_work_comes_back_from_another_process() -> None:

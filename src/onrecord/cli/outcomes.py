@@ -22,6 +22,7 @@ from onrecord.insight.entities import Entities, check_key_column, predictions_of
 from onrecord.insight.outcome_bodies import Fields, Form, OutcomeRow, keys_of, read_outcomes
 from onrecord.insight.quality import quality as live_quality
 from onrecord.insight.recorded_calls import Meant, count_calls
+from onrecord.insight.recorded_rows import MAX_ROWS
 from onrecord.parts import build_reveal, operator
 from onrecord.record.by import By
 from onrecord.record.database import Database
@@ -33,7 +34,6 @@ __all__ = ["outcomes_app", "quality"]
 outcomes_app = typer.Typer(help="What really happened.", no_args_is_help=True)
 
 _AT_ONCE = 500
-_MAX_ROWS = 1 << 40
 _FORMS: Mapping[str, Form] = {
     ".csv": "csv",
     ".parquet": "parquet",
@@ -164,7 +164,7 @@ def _rows(file: Path, fields: Fields) -> list[OutcomeRow]:
     if form is None:
         raise SettingsError(f"{file} is none of {', '.join(_FORMS)}; save it as one of them")
     try:
-        return read_outcomes(file.read_bytes(), form, fields, max_rows=_MAX_ROWS)
+        return read_outcomes(file.read_bytes(), form, fields, max_rows=MAX_ROWS)
     except OSError as error:
         raise SettingsError(f"{file} cannot be read: {error}") from error
     except CallError as error:

@@ -16,7 +16,7 @@ from rich.table import Table
 from onrecord.cli.admin import DatabaseOption, open_database
 from onrecord.cli.compare import compare
 from onrecord.cli.terminal import cell, shown
-from onrecord.errors import GateRefused, NotFound, SettingsError
+from onrecord.errors import GateRefused, SettingsError
 from onrecord.insight.gate import GateRules
 from onrecord.lifecycle.directories import model_sources
 from onrecord.lifecycle.examination import examine_stored
@@ -25,7 +25,7 @@ from onrecord.record import model_changes
 from onrecord.record.by import By
 from onrecord.record.database import Database
 from onrecord.record.deployments import deployment_of
-from onrecord.record.model_versions import StoredVersion, files_of, find, versions
+from onrecord.record.model_versions import StoredVersion, files_of, find, versions, versions_of
 from onrecord.record.tables import utc_text
 from onrecord.settings import Settings, load_settings
 
@@ -269,9 +269,7 @@ def percentage(text: str, option: str) -> float:
 
 def _show(database: Database, name: str | None, *, as_json: bool) -> None:
     with database.read() as connection:
-        found = versions(connection, name)
-        if name is not None and not found:
-            raise NotFound(f"There is no model {name[:100]!r} on record.")
+        found = versions(connection) if name is None else versions_of(connection, name)
         deployments = {it.name: deployment_of(connection, it.name) for it in found}
     rows = [
         asdict(it)

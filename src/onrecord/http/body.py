@@ -121,6 +121,15 @@ def _too_large(max_bytes: int) -> BodyTooLarge:
     return BodyTooLarge(f"A body here may have at most {max_bytes} bytes.")
 
 
+async def _read_plain(
+    scope: Scope, receive: Receive, room: BodyRoom, *, max_bytes: int, seconds: float
+) -> bytes:
+    """Return the body as `read_body` does; raises UnsupportedCoding where it is compressed."""
+    headers = scope["headers"]
+    check_coding(headers)
+    return await read_body(headers, receive, room, max_bytes=max_bytes, seconds=seconds)
+
+
 class LargeBodies:
     """Reads the large bodies of routes, which do so themselves once they know who is asking.
 
@@ -140,14 +149,9 @@ class LargeBodies:
         Raises UnsupportedCoding, BodyTooLarge, BodyTimeout, Unavailable, and MalformedRequest where
         the client went away.
         """
-        check_coding(scope["headers"])
         try:
-            body = await read_body(
-                scope["headers"],
-                receive,
-                self._room,
-                max_bytes=self._max_bytes,
-                seconds=self._seconds,
+            body = await _read_plain(
+                scope, receive, self._room, max_bytes=self._max_bytes, seconds=self._seconds
             )
         except ClientGone:
             raise MalformedRequest("The body did not come to its end.") from None
@@ -186,13 +190,8 @@ class BodyLimit:
             await self._app(scope, receive, send)
             return
         try:
-            check_coding(scope["headers"])
-            body = await read_body(
-                scope["headers"],
-                receive,
-                self._room,
-                max_bytes=self._max_bytes,
-                seconds=self._seconds,
+            body = await _read_plain(
+                scope, receive, self._room, max_bytes=self._max_bytes, seconds=self._seconds
             )
         except (BodyTimeout, BodyTooLarge, Unavailable, UnsupportedCoding) as error:
             await problem_response(error, request_id(scope))(scope, receive, send)

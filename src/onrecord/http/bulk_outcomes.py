@@ -9,7 +9,8 @@ from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, Field
 
 from onrecord.accounts.caller import Caller
-from onrecord.errors import Fault, InvalidInput, NotFound
+from onrecord.errors import Fault, InvalidInput
+from onrecord.http.model_versions import check_reaches
 from onrecord.http.negotiate import given_kind
 from onrecord.http.outcomes import TellerDep
 from onrecord.http.services import Services, ServicesDep
@@ -18,7 +19,7 @@ from onrecord.insight.entities import Entities, check_key_column, predictions_of
 from onrecord.insight.outcome_bodies import Fields, Form, OutcomeRow, keys_of, read_outcomes
 from onrecord.insight.recorded_calls import Meant
 from onrecord.record.by import By
-from onrecord.record.model_versions import versions
+from onrecord.record.model_versions import versions_of
 from onrecord.record.reader import Filters
 from onrecord.serving.forms import ARROW, CSV, PARQUET
 
@@ -114,8 +115,7 @@ async def tell_outcomes(  # noqa: PLR0913, PLR0917 - each is handed in by FastAP
     of `prediction_id`, `outcome` and, where that is known, `observed_at`. All are on record after
     it or, where any does not fit, none; every bad row is named. 201 where any is new, else 200.
     """
-    if not caller.reaches(name):
-        raise NotFound(f"There is no model {name[:100]!r} on record.")
+    check_reaches(caller, name)
     form = _form_of(request.headers.get("content-type"))
     fields = _fields(key_column)
     async with services.large_bodies.read(request.scope, request.receive) as body:
@@ -149,11 +149,11 @@ def _tell(  # noqa: PLR0913, PLR0917 - who says what of which model
         model=name,
         test=None if caller.grant is None else caller.grant.test,
     )
-    with database.read() as connection:
-        if not versions(connection, name):
-            raise NotFound(f"There is no model {name[:100]!r} on record.")
     if fields.keyed:
         check_key_column(database, name, fields.about)
+    else:
+        with database.read() as connection:
+            versions_of(connection, name)
     rows = read_outcomes(body, form, fields, max_rows=MAX_OUTCOMES)
     entities = _entities(services, whose, name, fields.about, rows) if fields.keyed else None
     by = By("", user_id=caller.user_id)

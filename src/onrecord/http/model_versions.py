@@ -18,9 +18,9 @@ from onrecord.insight.gate import GateRules
 from onrecord.record import model_changes
 from onrecord.record.by import By
 from onrecord.record.deployments import Deployment, deployment_of
-from onrecord.record.model_versions import StoredVersion, find, versions
+from onrecord.record.model_versions import StoredVersion, find, versions_of
 
-__all__ = ["router"]
+__all__ = ["check_reaches", "router"]
 
 router = APIRouter(prefix="/models/{name}", tags=["models"])
 
@@ -129,15 +129,13 @@ class ModelChangePage(BaseModel):
 @router.get("/versions", summary="List a model's versions")
 async def list_versions(name: str, caller: KeyCallerDep, services: ServicesDep) -> VersionList:
     """List the versions of a model, those that are retired included."""
-    _check_reaches(caller, name)
+    check_reaches(caller, name)
 
     def read() -> tuple[list[StoredVersion], Deployment]:
         with services.database.read() as connection:
-            return versions(connection, name), deployment_of(connection, name)
+            return versions_of(connection, name), deployment_of(connection, name)
 
     found, deployment = await services.database.run(read)
-    if not found:
-        raise NotFound(f"There is no model {name[:100]!r} on record.")
     return VersionList(versions=[_shown(version, deployment) for version in found])
 
 
@@ -146,7 +144,7 @@ async def show_version(
     name: str, version: str, caller: KeyCallerDep, services: ServicesDep
 ) -> ModelVersion:
     """Show the version that an alias, a label, a number or the start of a SHA-256 names."""
-    _check_reaches(caller, name)
+    check_reaches(caller, name)
 
     def read() -> ModelVersion:
         with services.database.read() as connection:
@@ -241,7 +239,8 @@ async def list_changes(
     return ModelChangePage(changes=shown, next=found[limit - 1].seq if len(found) > limit else None)
 
 
-def _check_reaches(caller: Caller, name: str) -> None:
+def check_reaches(caller: Caller, name: str) -> None:
+    """Raise NotFound, as of a model that is not there, where the caller's key has no part in it."""
     if not caller.reaches(name):
         raise NotFound(f"There is no model {name[:100]!r} on record.")
 

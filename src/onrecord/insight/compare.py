@@ -23,7 +23,7 @@ from onrecord.insight.shadow_pairs import MOST_CALLS, ShadowPairs, latency
 from onrecord.record.database import Database
 from onrecord.record.deployments import deployment_of
 from onrecord.record.ids import time_of
-from onrecord.record.model_versions import StoredVersion, get, versions
+from onrecord.record.model_versions import StoredVersion, get, versions_of
 from onrecord.record.shadows import skipped
 from onrecord.record.tables import requests, responses, utc_text
 from onrecord.serving.outputs import class_key
@@ -69,8 +69,7 @@ def compare(
 
 
 def _both(connection: Connection, name: str) -> tuple[StoredVersion, StoredVersion]:
-    if not versions(connection, name):
-        raise NotFound(f"There is no model {name[:100]!r} on record.")
+    versions_of(connection, name)
     deployment = deployment_of(connection, name)
     if deployment.live_id is None or deployment.candidate_id is None:
         raise NotFound(

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from onrecord.errors import Fault, InvalidInput, NotFound
+from onrecord.errors import Fault, InvalidInput
 from onrecord.insight.recorded_calls import Meant, recorded_calls, row_id
 from onrecord.record.database import Database
 from onrecord.record.ids import time_of
-from onrecord.record.model_versions import input_schemas
+from onrecord.record.model_versions import input_schemas, versions_of
 from onrecord.serving.input_schema import parse_input_schema
 from onrecord.serving.model_files import SCHEMA_FILE
 from onrecord.serving.outputs import class_key
@@ -41,9 +41,8 @@ class Entities:
 def check_key_column(database: Database, model: str, column: str) -> None:
     """Raise NotFound where no model of that name is on record, InvalidInput where no column."""
     with database.read() as connection:
+        versions_of(connection, model)
         schemas = [raw for _, name, raw in input_schemas(connection) if name == model]
-    if not schemas:
-        raise NotFound(f"There is no model {model[:100]!r} on record.")
     names = {name for raw in schemas for name in parse_input_schema(raw, SCHEMA_FILE).names}
     if column not in names:
         detail = "The input of no version of the model has such a column."

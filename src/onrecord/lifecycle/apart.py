@@ -7,17 +7,13 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any, TypeVar
 
-from onrecord.errors import OnrecordError
+from onrecord.errors import OnrecordError, WorkFailed
 
-__all__ = ["WorkFailed", "run_apart"]
+__all__ = ["run_apart"]
 
 _SECONDS = 600.0
 
 T = TypeVar("T")
-
-
-class WorkFailed(OnrecordError):
-    """The work came to no end: it raised, its process died, or it took too long."""
 
 
 def run_apart(name: str, work: Callable[[], T]) -> T:

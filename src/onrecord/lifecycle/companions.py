@@ -20,34 +20,39 @@ from onrecord.serving.model_files import BASELINE_FILE
 
 __all__ = ["differing_companions", "replace_companions"]
 
-Companions = Mapping[str, bytes | None]
+_Content = bytes | None
 
 
 def differing_companions(
     connection: Connection, model_version_id: int, files: Mapping[str, bytes]
-) -> dict[str, bytes | None]:
-    """Return the companions among `files` that are not as on record, None where one is gone."""
+) -> dict[str, tuple[_Content, _Content]]:
+    """Return the companions that are not as on record, by name.
+
+    Of each that is what the record has and what is among `files`, None where there is none.
+    """
     there = files_of(connection, model_version_id, COMPANIONS)
-    return {name: files.get(name) for name in COMPANIONS if there.get(name) != files.get(name)}
+    pairs = {name: (there.get(name), files.get(name)) for name in COMPANIONS}
+    return {name: (before, now) for name, (before, now) in pairs.items() if before != now}
 
 
 def replace_companions(
-    connection: Connection, model_version_id: int, companions: Companions
+    connection: Connection,
+    model_version_id: int,
+    differing: Mapping[str, tuple[_Content, _Content]],
 ) -> dict[str, Any]:
     """Store companions in place of those on record; return the hashes of both, by name.
 
     A baseline that was taken from the file gives way to the new one, one that was frozen does not.
     Raises ModelDirectoryError where the new one cannot be used.
     """
-    there = files_of(connection, model_version_id, companions.keys())
-    replace_files(connection, model_version_id, companions)
-    baseline = companions.get(BASELINE_FILE)
+    replace_files(connection, model_version_id, {name: now for name, (_, now) in differing.items()})
+    _, baseline = differing.get(BASELINE_FILE, (None, None))
     newest = baselines.newest(connection, model_version_id)
     if baseline is not None and newest is not None and newest.operator == OF_FILE.operator:
         add_of_file(connection, model_version_id, baseline)
     return {
-        name: {"before": _sha256(there.get(name)), "now": _sha256(now)}
-        for name, now in companions.items()
+        name: {"before": _sha256(before), "now": _sha256(now)}
+        for name, (before, now) in differing.items()
     }
 
 

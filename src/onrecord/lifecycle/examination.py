@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from onrecord.errors import OnrecordError
+from onrecord.errors import OnrecordError, WorkFailed
 from onrecord.insight.gate import GateReport, GateRules, examine
-from onrecord.lifecycle.apart import WorkFailed, run_apart
+from onrecord.lifecycle.apart import run_apart
 from onrecord.lifecycle.fleet import Load, load_stored
 from onrecord.record.database import Database
 from onrecord.record.model_versions import StoredVersion

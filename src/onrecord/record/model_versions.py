@@ -27,6 +27,7 @@ __all__ = [
     "replace_files",
     "store_files",
     "versions",
+    "versions_of",
 ]
 
 ALIASES = ("live", "candidate", "previous")
@@ -177,6 +178,14 @@ def versions(connection: Connection, name: str | None = None) -> list[StoredVers
     return [_stored(row) for row in connection.execute(query)]
 
 
+def versions_of(connection: Connection, name: str) -> list[StoredVersion]:
+    """Return the versions of a model by number; raises NotFound where none is on record."""
+    found = versions(connection, name)
+    if not found:
+        raise NotFound(f"There is no model {name[:100]!r} on record.")
+    return found
+
+
 def get(connection: Connection, model_version_id: int) -> StoredVersion:
     """Return the version with that key, which must be there."""
     query = select(*_COLUMNS).where(model_versions.c.id == model_version_id)
@@ -190,9 +199,7 @@ def find(connection: Connection, name: str, reference: str) -> StoredVersion:
     number, else the first eight or more digits of its SHA-256. Raises NotFound where there is none,
     Conflict where several versions have that label or begin of a hash.
     """
-    known = versions(connection, name)
-    if not known:
-        raise NotFound(f"There is no model {name[:100]!r} on record.")
+    known = versions_of(connection, name)
     if reference in ALIASES:
         column = deployments.c[f"{reference}_id"]
         query = select(column).where(deployments.c.name == storable(name))

@@ -136,19 +136,17 @@ class SklearnRuntime:
     def explain(self, rows: Sequence[Row]) -> Explanations:
         """Return what moved a linear model or trees; raises NotExplainable of any other."""
         model, columns = last_step(self.estimator), len(self._schema.columns)
-        if is_linear(model):
-            prepared = prepare(self.estimator, self._data(rows), columns)
-            return explain_linear(model, prepared, columns, self.labels)
-        if not is_trees(model):
+        if is_trees(model):
+            self._trees = self._trees or TreeShap(model)
+        elif not is_linear(model):
             raise NotExplainable(
                 f"A {type(model).__name__} does not tell what moved it; linear models, trees of "
                 "scikit-learn and the boosters of XGBoost, LightGBM and CatBoost do."
             )
+        prepared = prepare(self.estimator, self._data(rows), columns)
         if self._trees is None:
-            self._trees = TreeShap(model)
-        return self._trees.explain(
-            prepare(self.estimator, self._data(rows), columns), columns, self.labels
-        )
+            return explain_linear(model, prepared, columns, self.labels)
+        return self._trees.explain(prepared, columns, self.labels)
 
     def _values(self, answers: np.ndarray[Any, Any], target: int) -> list[Any]:
         """Return one target's labels as the schema names them."""
