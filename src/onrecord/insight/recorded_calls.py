@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 import msgspec
-from sqlalchemy import Column, Connection, Select, Text, cast, func, select
+from sqlalchemy import Column, Connection, Select, Text, bindparam, cast, func, select
 
 from onrecord.record.database import Database
 from onrecord.record.ids import first_id_at, prediction_id
@@ -32,8 +32,9 @@ __all__ = [
     "row_id",
 ]
 
-_CALLS_AT_ONCE = 2000
+_CALLS_AT_ONCE = 4000
 _ANSWERED = 200
+_BEFORE_ALL_IDS = "00000000-0000-0000-0000-000000000000"
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,9 +149,14 @@ def recorded_calls(
     if meant.newest is not None:
         with database.read() as connection:
             after = _before_newest(connection, meant)
+    if after is None:
+        after = _BEFORE_ALL_IDS if place else 0
+    # Made once: SQLAlchemy takes as long to make it as SQLite to find a thousand calls.
+    query = answered_calls(select(*_COLUMNS), meant).where(_key(meant) > bindparam("after"))
+    query = query.order_by(_key(meant)).limit(_CALLS_AT_ONCE)
     while True:
         with database.read() as connection:
-            rows = _some(connection, meant, after)
+            rows = _some(connection, query, after)
         if not rows:
             return
         yield [_call(row, reveal) for row in rows]
@@ -199,12 +205,9 @@ def _key(meant: Meant) -> Column[Any]:
     return requests.c.seq if meant.user_id is None else requests.c.id
 
 
-def _some(connection: Connection, meant: Meant, after: Any) -> Sequence[Any]:
+def _some(connection: Connection, query: Select[Any], after: Any) -> Sequence[Any]:
     """Return rows as the driver has them: making SQLAlchemy's of them takes longer than reading."""
-    query = answered_calls(select(*_COLUMNS), meant)
-    if after is not None:
-        query = query.where(_key(meant) > after)
-    with connection.execute(query.order_by(_key(meant)).limit(_CALLS_AT_ONCE)) as found:
+    with connection.execute(query, {"after": after}) as found:
         rows: Sequence[Any] = found.cursor.fetchall()
     return rows
 
