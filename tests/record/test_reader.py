@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 import sqlalchemy as sa
 
-from onrecord.record import api_keys, reader, users
+from onrecord.record import api_keys, listing, reader, users
 from onrecord.record.api_keys import ApiKey
 from onrecord.record.batch import committer
 from onrecord.record.call import RecordedCall
@@ -45,9 +45,13 @@ class Shelf:
         cursor = None if before is None else ids[before]
         with self.database.read() as connection:
             found = reader.page(connection, filters, limit=limit, before=cursor)
+            looked = listing.fitting(connection, filters, before=cursor, limit=limit, window=100)
+            assert looked == [entry.id for entry in found]
             if before is None and limit == 100:
                 assert reader.count(connection, filters) == len(found)
                 assert list(reader.stream(connection, filters)) == found[::-1]
+                counted = listing.counts(connection, filters, window=100)
+                assert (counted.calls, counted.whole) == (len(found), True)
         return [ids.index(entry.id) for entry in found]
 
 
@@ -101,6 +105,51 @@ def test_filters_choose_the_calls(shelf: Shelf, filters: Filters, numbers: list[
     assert shelf.numbers(filters) == numbers
 
 
+def test_a_window_bounds_what_is_looked_at_and_says_where_to_go_on(shelf: Shelf) -> None:
+    with shelf.database.read() as connection:
+
+        def look(filters: Filters, before: str | None = None) -> tuple[list[int], str | None]:
+            found = listing.fitting(connection, filters, before=before, limit=9, window=5)
+            end = listing.end_of_window(connection, filters, before, 5)
+            return [ids.index(it) for it in found], end
+
+        ids = [call.id for call in shelf.calls]
+        assert look(Filters(model="wine", status=200, user_id=shelf.other.id)) == ([1], None)
+        assert look(Filters(status=200)) == ([9, 8, 6, 5], ids[5])
+        assert look(Filters(status=200), ids[5]) == ([3, 2, 1, 0], None)
+        counted = listing.counts(connection, Filters(status=200), window=5)
+        assert (counted.calls, counted.window, counted.whole) == (4, 5, False)
+        assert counted.versions == {("iris", 1, "1"): 4}
+
+
+def test_a_line_tells_what_a_list_shows_and_leaves_long_payloads(
+    database: Database, make_call: Callable[..., RecordedCall], user: users.User
+) -> None:
+    version = _register(database)
+    long = b"[" + b" " * listing.MOST_BYTES + b"]"
+    calls = [
+        make_call(model_version_id=version, input=long),
+        make_call(status=422, error_fields=("/age",), error_code="invalid_input"),
+    ]
+    _save(database, calls)
+
+    with database.read() as connection:
+        newest, oldest = listing.lines(connection, [call.id for call in calls])
+        rows = listing.payloads(connection, Filters(), before=None, window=9)
+
+    assert (oldest.input, oldest.input_bytes) == (None, len(long))
+    assert (oldest.version, oldest.number, oldest.username) == ("1", 1, user.username)
+    assert (newest.version, newest.error_fields, newest.error_code) == (
+        None,
+        ("/age",),
+        "invalid_input",
+    )
+    assert [(row[0], row[2]) for row in rows] == [
+        (calls[1].id, b'{"age": 3}'),
+        (calls[0].id, None),
+    ]
+
+
 def test_a_user_sees_its_own_calls_only(shelf: Shelf) -> None:
     assert shelf.numbers(Filters(user_id=shelf.other.id)) == [7, 1, 0]
     with shelf.database.read() as connection:
@@ -124,6 +173,8 @@ def test_calls_of_a_test_key_are_left_out_unless_asked_for(
             entries = list(reader.stream(connection, filters))
             assert reader.count(connection, filters) == len(entries)
             assert reader.page(connection, filters, limit=9, before=None) == entries[::-1]
+            looked = listing.fitting(connection, filters, before=None, limit=9, window=9)
+            assert looked == [entry.id for entry in entries[::-1]]
         return [(entry.api_key_id, entry.test) for entry in entries]
 
     live = [(None, False), (keys["live"], False)]

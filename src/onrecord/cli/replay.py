@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
@@ -19,6 +18,7 @@ from onrecord.cli.progress import rows_progress
 from onrecord.cli.terminal import print_table, shown
 from onrecord.cli.versions import percentage
 from onrecord.errors import SettingsError
+from onrecord.insight.conditions import COMPARE, Condition
 from onrecord.insight.pages import replay_page
 from onrecord.insight.recorded_calls import Meant, count_calls, recorded_calls
 from onrecord.insight.replay import Change, Replay, ReplayReport, Where
@@ -34,15 +34,6 @@ from onrecord.settings import Settings, load_settings
 __all__ = ["replay"]
 
 _MOST_SEGMENTS = 10
-_CONDITION = re.compile(r"(.+?)(!=|<=|>=|=|<|>)(.*)")
-_COMPARE: Mapping[str, Callable[[Any, Any], bool]] = {
-    "=": lambda one, other: bool(one == other),
-    "!=": lambda one, other: bool(one != other),
-    "<": lambda one, other: one is not None and one < other,
-    ">": lambda one, other: one is not None and one > other,
-    "<=": lambda one, other: one is not None and one <= other,
-    ">=": lambda one, other: one is not None and one >= other,
-}
 
 
 def replay(
@@ -162,12 +153,16 @@ def _conditions(texts: list[str], schema: InputSchema) -> Where | None:
 
 
 def _condition(text: str, schema: InputSchema) -> Where:
-    found = _CONDITION.fullmatch(text)
-    column = next((it for it in schema.columns if found and it.name == found[1]), None)
-    if found is None or column is None:
+    try:
+        condition = Condition.parse(text)
+    except ValueError as error:
+        raise SettingsError(f"--where {text!r}: {error}") from None
+    name, value = condition.column, condition.value
+    column = next((it for it in schema.columns if it.name == name), None)
+    if column is None:
         names = ", ".join(schema.names)
-        raise SettingsError(f"--where {text!r}: write COLUMN=VALUE; the columns are {names}")
-    name, compare, value = found[1], _COMPARE[found[2]], found[3]
+        raise SettingsError(f"--where {text!r}: the columns are {names}")
+    compare = COMPARE[condition.compare]
     meant: Any = value
     if value == "null":
         meant = None
@@ -178,9 +173,7 @@ def _condition(text: str, schema: InputSchema) -> Where:
             meant = float(value)
         except ValueError:
             raise SettingsError(f"--where {text!r}: {name} is a number") from None
-    if meant is None and found[2] not in {"=", "!="}:
-        raise SettingsError(f"--where {text!r}: null is neither more nor less than anything")
-    if column.type == "categorical" and meant is not None and found[2] in {"=", "!="}:
+    if column.type == "categorical" and meant is not None and condition.compare in {"=", "!="}:
         return lambda row: compare(None if row[name] is None else str(row[name]), meant)
     return lambda row: compare(row[name], meant)
 
