@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["REVISION", "check", "upgrade"]
 
-REVISION = "202611280900"
+REVISION = "202611281000"
 """The newest migration, which makes the tables what `tables.py` says."""
 
 

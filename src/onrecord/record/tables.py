@@ -44,6 +44,8 @@ __all__ = [
     "sessions",
     "shadow_answers",
     "shadows",
+    "traffic",
+    "traffic_progress",
     "tree_heads",
     "tree_tiles",
     "users",
@@ -305,6 +307,22 @@ drift_sketches = Table(
     Column("baseline_id", id_type(), ForeignKey("baselines.id"), primary_key=True),
     Column("hour", UtcDateTime, primary_key=True),
     Column("document", Text, nullable=False),
+)
+
+# What became of the calls of ten minutes, counted; it can be made again from the calls.
+traffic = Table(
+    "traffic",
+    metadata,
+    Column("since", UtcDateTime, primary_key=True),
+    Column("document", Text, nullable=False),
+)
+
+# One row: the calls up to this seq are counted in `traffic`.
+traffic_progress = Table(
+    "traffic_progress",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("done_up_to", _BIG_INTEGER, nullable=False),
 )
 
 Index(None, outcomes.c.prediction_id, outcomes.c.id)
