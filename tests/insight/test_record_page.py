@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from datetime import UTC, datetime
 
 import pytest
@@ -20,7 +21,7 @@ ROWS = [
 
 
 @pytest.fixture
-def ids(database_url: str) -> tuple[Database, list[str]]:
+def ids(database_url: str) -> Iterator[tuple[Database, list[str]]]:
     """Six calls of one row, whose ages are 30 and more and whose scores 0.1 times their number."""
     database = Database(database_url)
     database.upgrade()
@@ -35,7 +36,8 @@ def ids(database_url: str) -> tuple[Database, list[str]]:
     calls.append(_call(user, b"no json at all", b'{"status":400}', status=400))
     with database.raw_connection() as raw:
         committer(raw.dbapi_connection, database.dialect)(calls)
-    return database, [call.id for call in calls]
+    yield database, [call.id for call in calls]
+    database.close()
 
 
 def _call(user: str, given: bytes, output: bytes, status: int = 200) -> RecordedCall:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -80,8 +81,10 @@ def _test_key(key_id: str, user_id: str) -> ApiKey:
 
 
 @pytest.fixture
-def record(database_url: str) -> Record:
-    return Record(database_url)
+def record(database_url: str) -> Iterator[Record]:
+    record = Record(database_url)
+    yield record
+    record.database.close()
 
 
 def test_calls_are_counted_once_by_time_version_and_why_they_were_refused(record: Record) -> None:
