@@ -17,6 +17,8 @@ import onrecord
 from onrecord.accounts.call_limits import CallLimits
 from onrecord.accounts.rates import Rate, parse_rate
 from onrecord.accounts.standing import Gate
+from onrecord.console import pages, sign_in
+from onrecord.console import record as console_record
 from onrecord.errors import ModelDirectoryError, SettingsError
 from onrecord.http import (
     api_keys,
@@ -32,6 +34,7 @@ from onrecord.http import (
     predictions,
     proofs,
     quality,
+    replays,
     tokens,
     users,
 )
@@ -309,8 +312,12 @@ def _add_routes(app: FastAPI, served: ServedModels, settings: Settings) -> None:
         compare,
         drift,
         proofs,
+        replays,
         erasures,
         health,
+        pages,
+        sign_in,
+        console_record,
     ):
         app.include_router(room.router)
     if not settings.docs:

@@ -15,7 +15,7 @@ from onrecord.http.services import AdminDep, OverseerDep, ServicesDep
 from onrecord.record import erasures
 from onrecord.record.by import By
 from onrecord.record.erase import Erased, Selection
-from onrecord.record.ids import is_id
+from onrecord.record.ids import is_id, request_id_of
 
 __all__ = ["router"]
 
@@ -62,7 +62,10 @@ class ErasureOrder(BaseModel):
         },
     )
 
-    user_id: str = Field(description="The user whose calls are meant.")
+    user_id: str | None = Field(default=None, description="The user whose calls are meant.")
+    prediction_id: str | None = Field(
+        default=None, description="In place of a user: a prediction whose call alone is meant."
+    )
     model: str | None = Field(default=None, description="Only the calls of this model.")
     before: AwareDatetime | None = Field(default=None, description="Only those received before.")
     reason: str = Field(
@@ -79,15 +82,12 @@ def _shown(act: erasures.Act) -> ErasureOut:
 
 @router.post("", status_code=201, summary="Erase payloads")
 async def erase(order: ErasureOrder, caller: AdminDep, services: ServicesDep) -> ErasureOut:
-    """Erase input and output of a user's calls for ever; admins only.
+    """Erase input and output of a user's calls, or of one call, for ever; admins only.
 
     The rows stay, with their proofs. More than 10,000 calls at once are a conflict (409): the
     command `onrecord erase` takes any number.
     """
-    if not is_id(order.user_id):
-        fault = Fault("/user_id", "wrong_form", "A user is named by its id.")
-        raise InvalidInput("The order does not fit.", faults=(fault,))
-    meant = Selection(user_id=order.user_id, model=order.model, before=order.before)
+    meant = _meant(order)
 
     def act() -> tuple[Erased, list[erasures.Act]]:
         eraser = services.eraser()
@@ -107,6 +107,24 @@ async def erase(order: ErasureOrder, caller: AdminDep, services: ServicesDep) ->
     if done.id is None:
         raise NotFound("No call that is meant has a payload: there is nothing to erase.")
     return _shown(acts[0])
+
+
+def _meant(order: ErasureOrder) -> Selection:
+    """Return which calls an order means; raises InvalidInput where it names neither or both."""
+    given = {
+        name: value
+        for name in ("user_id", "prediction_id")
+        if (value := getattr(order, name)) is not None
+    }
+    if len(given) != 1:
+        fault = Fault("/user_id", "wrong", "Name either a user or a prediction.")
+        raise InvalidInput("The order does not fit.", faults=(fault,))
+    for name, value in given.items():
+        if not is_id(value):
+            fault = Fault(f"/{name}", "wrong_form", f"A {name[:-3]} is named by its id.")
+            raise InvalidInput("The order does not fit.", faults=(fault,))
+    call = None if order.prediction_id is None else request_id_of(order.prediction_id)
+    return Selection(user_id=order.user_id, model=order.model, before=order.before, call=call)
 
 
 @router.get("", summary="List erasures")

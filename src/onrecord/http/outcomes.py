@@ -19,7 +19,7 @@ from onrecord.record.by import By
 from onrecord.record.ids import prediction_id, row_of
 from onrecord.record.reader import Entry
 
-__all__ = ["TellerDep", "router"]
+__all__ = ["OutcomeOrder", "TellerDep", "check_teller", "router"]
 
 router = APIRouter(prefix="/predictions/{prediction}", tags=["record"])
 
@@ -58,14 +58,15 @@ class OutcomeHistory(BaseModel):
     outcomes: list[OutcomeOut]
 
 
-async def _teller(caller: KeyCallerDep) -> Caller:
+async def check_teller(caller: KeyCallerDep) -> Caller:
+    """Return a caller that may tell outcomes; raises Forbidden where it may not."""
     caller.check_scope("outcome")
     if caller.role == "auditor":
         raise Forbidden("An auditor reads everything and changes nothing: it tells no outcomes.")
     return caller
 
 
-TellerDep = Annotated[Caller, Depends(_teller)]
+TellerDep = Annotated[Caller, Depends(check_teller)]
 """Who may tell outcomes: of its own predictions a user or an API key for that, an admin of all."""
 
 

@@ -21,7 +21,7 @@ from onrecord.record.ids import ID_PATTERN, is_id, prediction_id, request_id_of,
 from onrecord.serving.answers import answer_rows
 from onrecord.serving.forms import kind_of
 
-__all__ = ["find_call", "router"]
+__all__ = ["RecordedPrediction", "as_recorded", "find_call", "router"]
 
 router = APIRouter(prefix="/predictions", tags=["record"])
 
@@ -104,7 +104,8 @@ def _readable(raw: bytes | None, content_type: str | None) -> object:
     return {"content_type": content_type, "base64": base64.b64encode(raw).decode()}
 
 
-def _shown(entry: reader.Entry) -> RecordedPrediction:
+def as_recorded(entry: reader.Entry) -> RecordedPrediction:
+    """Return a call as the API shows it."""
     return RecordedPrediction(
         id=entry.id,
         user_id=entry.user_id,
@@ -197,7 +198,9 @@ async def list_predictions(
     if following is not None:
         url = request.url.include_query_params(before=following)
         response.headers["link"] = f'<{url.path}?{url.query}>; rel="next"'
-    return PredictionPage(predictions=[_shown(entry) for entry in found[:limit]], next=following)
+    return PredictionPage(
+        predictions=[as_recorded(entry) for entry in found[:limit]], next=following
+    )
 
 
 @router.get("/{prediction}", summary="Show one call on record")
@@ -209,7 +212,7 @@ async def show_prediction(
     The id of one row of a call shows the whole call, under the row's id.
     """
     entry = await find_call(prediction, caller, services)
-    shown = _shown(entry)
+    shown = as_recorded(entry)
     shown.id = prediction_id(entry.id, row_of(prediction))
     return shown
 

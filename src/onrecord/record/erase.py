@@ -49,8 +49,8 @@ class Selection:
     """Which calls are meant; None does not restrict.
 
     `model` and `other_than` are names of models, `versions` keys of model versions; `before` bounds
-    the time a call arrived, to the millisecond. `subject` is the name of the column whose value
-    `holds` looks for; the value itself is nowhere on record.
+    the time a call arrived, to the millisecond. `call` is the id of a single one. `subject` is the
+    name of the column whose value `holds` looks for; the value itself is nowhere on record.
     """
 
     user_id: str | None = None
@@ -58,6 +58,7 @@ class Selection:
     other_than: frozenset[str] = frozenset()
     versions: frozenset[int] | None = None
     before: datetime | None = None
+    call: str | None = None
     subject: str | None = None
     holds: Holds | None = None
 
@@ -65,6 +66,7 @@ class Selection:
         """Return it as a JSON object, as it goes on record."""
         told: dict[str, Any] = {
             "before": None if self.before is None else utc_text(self.before),
+            "call": self.call,
             "model": self.model,
             "other_than": sorted(self.other_than) or None,
             "subject": self.subject,
@@ -85,6 +87,8 @@ class Selection:
             conditions.append(requests.c.model_version_id.in_(self.versions))
         if self.before is not None:
             conditions.append(requests.c.id < first_id_at(self.before))
+        if self.call is not None:
+            conditions.append(requests.c.id == self.call)
         return conditions
 
 

@@ -175,8 +175,23 @@ class Predictor:
         ]
         return self._encode_answers(request_id, answers, many=rows.many)
 
+    async def answers_to(self, body: bytes, kind: Kind) -> list[dict[str, Any]]:
+        """Return what it says to the rows of a body, of which nothing goes on record.
+
+        Raises CallError where it has no answer, in words that hold nothing of a sensitive input.
+        """
+        try:
+            rows, _ = await anyio.to_thread.run_sync(self._read, body, kind)
+            outputs = (await self._runner.predict(rows)).in_lists()
+        except CallError as error:
+            raise self._told(error) from None
+        return [outputs.row(i) for i in range(len(outputs))]
+
+    def _told(self, error: CallError) -> CallError:
+        return error if self.conceal is None else discreet(error)
+
     async def _refuse(self, call: Call, error: CallError) -> Answer:
-        told = error if self.conceal is None else discreet(error)
+        told = self._told(error)
         return await self._recorder.refuse(call, told, self.model_version_id)
 
     def close(self) -> None:

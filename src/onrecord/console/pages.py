@@ -1,0 +1,152 @@
+"""How a page is made: its template, its headers, and what is shown where there is an error."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from datetime import datetime
+from importlib.resources import files
+from typing import Any
+from urllib.parse import quote
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import HTMLResponse, RedirectResponse
+from fastapi.routing import APIRoute
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from onrecord.errors import CallError, NotFound, Unauthenticated
+from onrecord.http.problems import STATUS, problem_headers
+from onrecord.http.services import Services
+
+__all__ = ["HOME", "PREFIX", "PageRoute", "page", "router"]
+
+PREFIX = "/console"
+"""The path under which every page is."""
+
+HOME = f"{PREFIX}/overview"
+"""Where one is after signing in."""
+
+_UPLOT = "vendor/uplot-1.6.32"
+_FILES = {
+    "console.css": "text/css",
+    "console.js": "text/javascript",
+    "charts.js": "text/javascript",
+    f"{_UPLOT}/uPlot.iife.min.js": "text/javascript",
+    f"{_UPLOT}/uPlot.min.css": "text/css",
+}
+_HEADERS = {
+    "content-security-policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+        "connect-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
+    ),
+    "referrer-policy": "same-origin",
+    "cache-control": "no-store",
+}
+_SECOND_US = 1e6
+_MILLISECOND_US = 1e3
+
+router = APIRouter(prefix=f"{PREFIX}/static", include_in_schema=False)
+
+
+@router.get("/{path:path}")
+async def static(path: str) -> Response:
+    """Serve one of the pages' own files."""
+    if path not in _FILES:
+        raise NotFound("There is no such file.")
+    content = files("onrecord.console").joinpath("static").joinpath(path).read_bytes()
+    caching = "public, max-age=31536000, immutable" if path.startswith("vendor/") else "no-cache"
+    return Response(content, media_type=_FILES[path], headers={"cache-control": caching})
+
+
+def page(request: Request, template: str, *, status: int = 200, **values: Any) -> Response:
+    """Return a template filled as a page; all that came from callers or a model is escaped."""
+    body = _templates.get_template(template).render(
+        here=request.url.path,
+        person=request.scope.get("onrecord.console.person"),
+        csrf=request.scope.get("onrecord.console.csrf", ""),
+        prefix=PREFIX,
+        uplot=_UPLOT,
+        **values,
+    )
+    return HTMLResponse(body, status_code=status, headers=_HEADERS)
+
+
+class PageRoute(APIRoute):
+    """A route of a page: it shows an error as a page, and leads who is not signed in to do so.
+
+    Where data is asked for (`.json`, `.csv`) errors stay those of the API.
+    """
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Return what answers a request, errors included."""
+        handle = super().get_route_handler()
+
+        async def answer(request: Request) -> Response:
+            if request.url.path.endswith((".json", ".csv")):
+                return await handle(request)
+            try:
+                return await handle(request)
+            except Unauthenticated:
+                back = quote(request.url.path + ("?" + request.url.query) * bool(request.url.query))
+                return RedirectResponse(f"{PREFIX}/sign-in?next={back}", 303, headers=_HEADERS)
+            except CallError as error:
+                response = page(
+                    request,
+                    "error.html",
+                    status=STATUS[type(error)],
+                    error=error,
+                    title=error.title,
+                )
+                response.headers.update(problem_headers(error))
+                return response
+
+        return answer
+
+
+def services_of(request: Request) -> Services:
+    """Return the parts of the server that a request came to."""
+    services: Services = request.app.state.services
+    return services
+
+
+def _time(moment: datetime) -> str:
+    """Return a moment as people read it, in UTC and to the second."""
+    return f"{moment:%Y-%m-%d %H:%M:%S}"
+
+
+def _duration(microseconds: float | None) -> str:
+    """Return a duration with the unit that suits it."""
+    if microseconds is None:
+        return "none"
+    if microseconds >= _SECOND_US:
+        return f"{microseconds / _SECOND_US:.3g} s"
+    if microseconds >= _MILLISECOND_US:
+        return f"{microseconds / _MILLISECOND_US:.3g} ms"
+    return f"{microseconds:.0f} \u00b5s"
+
+
+def _figure(value: float | None) -> str:
+    return "none" if value is None else f"{value:.4g}"
+
+
+def _share(value: float | None) -> str:
+    return "none" if value is None else f"{100 * value:.1f} %"
+
+
+def _count(value: int) -> str:
+    return f"{value:,}"
+
+
+_templates = Environment(
+    loader=PackageLoader("onrecord.console"),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+_templates.filters |= {
+    "count": _count,
+    "duration": _duration,
+    "figure": _figure,
+    "share": _share,
+    "time": _time,
+}
