@@ -17,7 +17,7 @@ import onrecord
 from onrecord.accounts.call_limits import CallLimits
 from onrecord.accounts.rates import Rate, parse_rate
 from onrecord.accounts.standing import Gate
-from onrecord.console import pages, record_call, sign_in
+from onrecord.console import pages, record_call, sign_in, try_it
 from onrecord.console import record as console_record
 from onrecord.errors import ModelDirectoryError, SettingsError
 from onrecord.http import (
@@ -253,6 +253,24 @@ def create_app(
         lifespan=lifespan,
     )
     room = BodyRoom(_LARGE_BODIES * max(settings.max_body_bytes, _ACCOUNT_BODY_BYTES))
+    endpoint = PredictEndpoint(
+        BodyLimit(
+            app,
+            room,
+            max_bytes=_ACCOUNT_BODY_BYTES,
+            seconds=settings.body_seconds,
+            is_large=bulk_outcomes.is_path,
+        ),
+        gate=gate,
+        served=served,
+        recorder=recorder,
+        idempotent=IdempotentAnswers(database, reveal=reveal),
+        call_limits=call_limits,
+        admission=admission,
+        room=room,
+        max_body_bytes=settings.max_body_bytes,
+        body_seconds=settings.body_seconds,
+    )
     app.state.services = Services(
         database=database,
         writer=writer,
@@ -272,29 +290,12 @@ def create_app(
         gate_of=lambda rules: _gate_of(settings, rules),
         drifts=Drifts(database, reveal),
         drift_rules=drift_rules(settings),
+        predict=endpoint.answer,
         registration_open=settings.registration_open,
         token_seconds=settings.token_minutes * 60,
     )
     _add_routes(app, served, settings)
     add_refusals(app)
-    endpoint = PredictEndpoint(
-        BodyLimit(
-            app,
-            room,
-            max_bytes=_ACCOUNT_BODY_BYTES,
-            seconds=settings.body_seconds,
-            is_large=bulk_outcomes.is_path,
-        ),
-        gate=gate,
-        served=served,
-        recorder=recorder,
-        idempotent=IdempotentAnswers(database, reveal=reveal),
-        call_limits=call_limits,
-        admission=admission,
-        room=room,
-        max_body_bytes=settings.max_body_bytes,
-        body_seconds=settings.body_seconds,
-    )
     return RequestContext(endpoint, access)
 
 
@@ -319,6 +320,7 @@ def _add_routes(app: FastAPI, served: ServedModels, settings: Settings) -> None:
         sign_in,
         console_record,
         record_call,
+        try_it,
     ):
         app.include_router(room.router)
     if not settings.docs:

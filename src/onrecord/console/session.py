@@ -17,7 +17,7 @@ from onrecord.accounts.caller import Caller
 from onrecord.errors import Forbidden, Unauthenticated
 from onrecord.http.services import ServicesDep
 
-__all__ = ["ChangeDep", "PersonDep", "begin", "check_origin", "end"]
+__all__ = ["ChangeDep", "PersonDep", "begin", "check_origin", "end", "token_of"]
 
 _PLAIN = "onrecord_session"
 _FIELD = "csrf"
@@ -52,10 +52,16 @@ def check_origin(request: Request) -> None:
         raise Forbidden("The form was sent from a page of another server.")
 
 
-async def _person(request: Request, services: ServicesDep) -> Caller:
+def token_of(request: Request) -> str:
+    """Return the token that the browser holds; raises Unauthenticated where it has none."""
     token = request.cookies.get(_name(request))
     if token is None:
         raise Unauthenticated("Sign in to see this page.", token_was_sent=False)
+    return token
+
+
+async def _person(request: Request, services: ServicesDep) -> Caller:
+    token = token_of(request)
     caller = await services.gate.authenticate(f"Bearer {token}")
     caller.check_signed_in()
     request.scope["onrecord.user"] = caller.username
