@@ -147,8 +147,10 @@ def _faults(schema: InputSchema, error: CallError) -> dict[str, str]:
     for fault in error.faults:
         for column in schema.columns:
             if fault.pointer in {pointer_to("", column.name), pointer_to("/rows/0", column.name)}:
-                expected = f" It takes {fault.expected}." if fault.expected else ""
-                found.setdefault(column.name, fault.detail + expected)
+                # What the API says of a type is about JSON.
+                of_type = f"Write {column.expected.removesuffix(' or null')}."
+                told = of_type if fault.code == "wrong_type" else fault.detail
+                found.setdefault(column.name, told)
     return found
 
 
