@@ -16,8 +16,9 @@ from starlette.types import ASGIApp
 import onrecord
 from onrecord.accounts.call_limits import CallLimits
 from onrecord.accounts.rates import Rate, parse_rate
+from onrecord.accounts.set_up import SetUp
 from onrecord.accounts.standing import Gate
-from onrecord.console import pages, record_call, sign_in, try_it
+from onrecord.console import account, pages, record_call, sign_in, try_it
 from onrecord.console import record as console_record
 from onrecord.errors import ModelDirectoryError, SettingsError
 from onrecord.http import (
@@ -278,6 +279,7 @@ def create_app(
         accounts=parts.accounts,
         sessions=parts.sessions,
         api_keys=parts.api_keys,
+        set_up=SetUp(database, parts.accounts, settings.set_up_file),
         gate=gate,
         eraser=lambda: build_eraser(settings, database),
         served=served,
@@ -318,11 +320,13 @@ def _add_routes(app: FastAPI, served: ServedModels, settings: Settings) -> None:
         health,
         pages,
         sign_in,
+        account,
         console_record,
         record_call,
         try_it,
     ):
         app.include_router(room.router)
+    app.include_router(sign_in.root)
     if not settings.docs:
         return
     app.include_router(docs.router)

@@ -13,6 +13,7 @@ from starlette.types import Receive, Scope
 from onrecord.accounts.api_keys import ApiKeys
 from onrecord.accounts.caller import Caller
 from onrecord.accounts.sessions import Sessions
+from onrecord.accounts.set_up import SetUp
 from onrecord.accounts.sign_in import Accounts
 from onrecord.accounts.standing import Gate
 from onrecord.errors import Forbidden
@@ -56,6 +57,7 @@ class Services:
     accounts: Accounts
     sessions: Sessions
     api_keys: ApiKeys
+    set_up: SetUp
     gate: Gate
     eraser: Callable[[], Eraser]
     served: ServedModels
