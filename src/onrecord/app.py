@@ -17,7 +17,7 @@ import onrecord
 from onrecord.accounts.call_limits import CallLimits
 from onrecord.accounts.rates import Rate, parse_rate
 from onrecord.accounts.standing import Gate
-from onrecord.console import pages, record_call, sign_in
+from onrecord.console import overview, pages, record_call, sign_in
 from onrecord.console import record as console_record
 from onrecord.errors import ModelDirectoryError, SettingsError
 from onrecord.http import (
@@ -319,6 +319,7 @@ def _add_routes(app: FastAPI, served: ServedModels, settings: Settings) -> None:
         sign_in,
         console_record,
         record_call,
+        overview,
     ):
         app.include_router(room.router)
     if not settings.docs:
