@@ -17,6 +17,7 @@ import onrecord
 from onrecord.accounts.call_limits import CallLimits
 from onrecord.accounts.rates import Rate, parse_rate
 from onrecord.accounts.standing import Gate
+from onrecord.console import model as console_model
 from onrecord.console import overview, pages, record_call, sign_in
 from onrecord.console import record as console_record
 from onrecord.errors import ModelDirectoryError, SettingsError
@@ -320,6 +321,7 @@ def _add_routes(app: FastAPI, served: ServedModels, settings: Settings) -> None:
         console_record,
         record_call,
         overview,
+        console_model,
     ):
         app.include_router(room.router)
     if not settings.docs:

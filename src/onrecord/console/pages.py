@@ -11,7 +11,7 @@ from urllib.parse import quote
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
 from fastapi.routing import APIRoute
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
 from onrecord.errors import CallError, NotFound, Unauthenticated
 from onrecord.http.problems import STATUS, problem_headers
@@ -57,7 +57,7 @@ async def static(path: str) -> Response:
     return Response(content, media_type=_FILES[path], headers={"cache-control": caching})
 
 
-def page(request: Request, template: str, *, status: int = 200, **values: Any) -> Response:
+def page(request: Request, template: str, *, code: int = 200, **values: Any) -> Response:
     """Return a template filled as a page; all that came from callers or a model is escaped."""
     body = _templates.get_template(template).render(
         here=request.url.path,
@@ -67,7 +67,7 @@ def page(request: Request, template: str, *, status: int = 200, **values: Any) -
         uplot=_UPLOT,
         **values,
     )
-    return HTMLResponse(body, status_code=status, headers=_HEADERS)
+    return HTMLResponse(body, status_code=code, headers=_HEADERS)
 
 
 class PageRoute(APIRoute):
@@ -92,7 +92,7 @@ class PageRoute(APIRoute):
                 response = page(
                     request,
                     "error.html",
-                    status=STATUS[type(error)],
+                    code=STATUS[type(error)],
                     error=error,
                     title=error.title,
                 )
@@ -137,7 +137,8 @@ def _count(value: int) -> str:
 
 
 _templates = Environment(
-    loader=PackageLoader("onrecord.console"),
+    # Reports look the same here as in the files that commands write.
+    loader=ChoiceLoader([PackageLoader("onrecord.console"), PackageLoader("onrecord.insight")]),
     autoescape=True,
     undefined=StrictUndefined,
     trim_blocks=True,

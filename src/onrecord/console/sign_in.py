@@ -45,7 +45,7 @@ async def sign_in(request: Request, services: ServicesDep) -> Response:
         return page(
             request,
             "sign_in.html",
-            status=STATUS[type(error)],
+            code=STATUS[type(error)],
             following=following,
             username=username,
             fault=error.detail,

@@ -67,6 +67,7 @@ async function load(place) {
   try {
     const answer = await fetch(place.dataset.load, { headers: { accept: "text/html" } });
     const found = new DOMParser().parseFromString(await answer.text(), "text/html");
+    found.querySelector("h1")?.remove(); // the page has its own
     place.replaceChildren(...found.getElementById("content").childNodes);
     drawAll(place);
   } catch {
