@@ -80,8 +80,10 @@ async def show_drift(
         report = await drift.show_drift(name, person, services, since=since)
     except (Conflict, NotFound) as error:
         return _nothing(request, "Drift", error)
-    scores = await services.database.run(_scores, services, name, since)
-    return page(request, "drift_part.html", title="Drift", scores=scores, **report.model_dump())
+    over_time = await services.database.run(_scores, services, name, since)
+    return page(
+        request, "drift_part.html", title="Drift", over_time=over_time, **report.model_dump()
+    )
 
 
 @router.get("/quality")

@@ -15,15 +15,11 @@ from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
 from onrecord.errors import CallError, NotFound, Unauthenticated
 from onrecord.http.problems import STATUS, problem_headers
-from onrecord.http.services import Services
 
-__all__ = ["HOME", "PREFIX", "PageRoute", "page", "router"]
+__all__ = ["PREFIX", "PageRoute", "page", "router"]
 
 PREFIX = "/console"
 """The path under which every page is."""
-
-HOME = f"{PREFIX}/overview"
-"""Where one is after signing in."""
 
 _UPLOT = "vendor/uplot-1.6.32"
 _FILES = {
@@ -100,12 +96,6 @@ class PageRoute(APIRoute):
                 return response
 
         return answer
-
-
-def services_of(request: Request) -> Services:
-    """Return the parts of the server that a request came to."""
-    services: Services = request.app.state.services
-    return services
 
 
 def _time(moment: datetime) -> str:

@@ -7,8 +7,8 @@ import contextlib
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import RedirectResponse
 
-from onrecord.console.pages import HOME, PREFIX, PageRoute, page
-from onrecord.console.session import ChangeDep, begin, check_origin, end
+from onrecord.console.pages import PREFIX, PageRoute, page
+from onrecord.console.session import ChangeDep, PersonDep, begin, check_origin, end
 from onrecord.errors import TooManyRequests, Unauthenticated
 from onrecord.http.problems import STATUS
 from onrecord.http.services import ServicesDep
@@ -19,9 +19,9 @@ router = APIRouter(prefix=PREFIX, include_in_schema=False, route_class=PageRoute
 
 
 @router.get("")
-async def home() -> Response:
-    """Lead to the first page."""
-    return RedirectResponse(HOME, 303)
+async def home(person: PersonDep) -> Response:
+    """Lead to the first page that a person may see."""
+    return RedirectResponse(f"{PREFIX}/{'overview' if person.reads_all else 'record'}", 303)
 
 
 @router.get("/sign-in")
@@ -68,4 +68,4 @@ async def sign_out(request: Request, _: ChangeDep, services: ServicesDep) -> Res
 
 def _following(path: str | None) -> str:
     """Return a page of the console to go on to, whatever a link says."""
-    return path if path is not None and path.startswith(f"{PREFIX}/") else HOME
+    return path if path is not None and path.startswith(f"{PREFIX}/") else PREFIX

@@ -19,7 +19,10 @@ function draw(figure) {
     height: 200,
     tzDate: (seconds) => uPlot.tzDate(new Date(seconds * 1000), "UTC"),
     cursor: { y: false, drag: { setScale: false } },
-    scales: { y: { range: (_, low, high) => [Math.min(0, low), high > 0 ? high * 1.05 : 1] } },
+    scales: {
+      x: { range: (_, low, high) => (high > low ? [low, high] : [low - 1800, high + 1800]) },
+      y: { range: (_, low, high) => [Math.min(0, low), high > 0 ? high * 1.05 : 1] },
+    },
     axes: [{ ...axis, values: times }, { ...axis, size: 56 }],
     series: [
       { value: "{YYYY}-{MM}-{DD} {HH}:{mm}" },
@@ -66,6 +69,7 @@ function drawAll(root) {
 async function load(place) {
   try {
     const answer = await fetch(place.dataset.load, { headers: { accept: "text/html" } });
+    if (!answer.ok) throw new Error(answer.statusText);
     const found = new DOMParser().parseFromString(await answer.text(), "text/html");
     found.querySelector("h1")?.remove(); // the page has its own
     place.replaceChildren(...found.getElementById("content").childNodes);
