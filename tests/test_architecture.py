@@ -7,7 +7,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "src" / "onrecord"
 MODEL_LIBRARIES = {"sklearn", "skops", "onnxruntime", "xgboost", "lightgbm", "catboost", "pandas"}
-ABOVE = {"onrecord.insight", "onrecord.lifecycle", "onrecord.http"}
+ABOVE = {"onrecord.insight", "onrecord.lifecycle", "onrecord.http", "onrecord.console"}
 FORBIDDEN = {
     "record": {"fastapi", "starlette", "onrecord.accounts", "onrecord.serving", *ABOVE},
     "accounts": {"fastapi", "starlette", "onrecord.serving", *ABOVE},
@@ -17,6 +17,7 @@ FORBIDDEN = {
         "starlette",
         "onrecord.accounts",
         "onrecord.http",
+        "onrecord.console",
         "onrecord.lifecycle",
         *MODEL_LIBRARIES,
     },
@@ -25,9 +26,18 @@ FORBIDDEN = {
         "starlette",
         "onrecord.accounts",
         "onrecord.http",
+        "onrecord.console",
         *MODEL_LIBRARIES,
     },
-    "http": {"sqlalchemy", "onrecord.cli", "onrecord.app", "onrecord.parts", *MODEL_LIBRARIES},
+    "console": {"sqlalchemy", *MODEL_LIBRARIES},
+    "http": {
+        "sqlalchemy",
+        "onrecord.console",
+        "onrecord.cli",
+        "onrecord.app",
+        "onrecord.parts",
+        *MODEL_LIBRARIES,
+    },
 }
 EVERY_ROOM = {"onrecord.app", "onrecord.cli", "onrecord.parts", "onrecord.settings"}
 

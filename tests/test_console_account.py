@@ -127,7 +127,7 @@ def test_after_signing_in_nobody_is_led_elsewhere(client: TestClient, following:
     sent = {"username": "ada", "password": PASSWORD, "next": following}
     answer = client.post("/console/sign-in", data=sent, follow_redirects=False)
 
-    assert answer.headers["location"] == "/console/overview"
+    assert answer.headers["location"] == "/console"
 
 
 def test_a_wrong_password_is_told_in_the_form_and_sets_no_cookie(client: TestClient) -> None:

@@ -18,7 +18,8 @@ from onrecord.accounts.call_limits import CallLimits
 from onrecord.accounts.rates import Rate, parse_rate
 from onrecord.accounts.set_up import SetUp
 from onrecord.accounts.standing import Gate
-from onrecord.console import account, pages, record_call, sign_in, try_it
+from onrecord.console import account, overview, pages, record_call, sign_in, try_it
+from onrecord.console import model as console_model
 from onrecord.console import record as console_record
 from onrecord.errors import ModelDirectoryError, SettingsError
 from onrecord.http import (
@@ -324,6 +325,8 @@ def _add_routes(app: FastAPI, served: ServedModels, settings: Settings) -> None:
         console_record,
         record_call,
         try_it,
+        overview,
+        console_model,
     ):
         app.include_router(room.router)
     app.include_router(sign_in.root)

@@ -9,7 +9,7 @@ from fastapi.responses import RedirectResponse
 
 from onrecord.accounts.caller import SCOPES, Caller
 from onrecord.accounts.passwords import MIN_PASSWORD
-from onrecord.console.pages import HOME, PREFIX, PageRoute, page
+from onrecord.console.pages import PREFIX, PageRoute, page
 from onrecord.console.session import ChangeDep, PersonDep, begin, check_origin, end
 from onrecord.errors import (
     CallError,
@@ -156,7 +156,7 @@ def _form(
     return page(
         request,
         template,
-        status=200 if error is None else STATUS[type(error)],
+        code=200 if error is None else STATUS[type(error)],
         sent=sent,
         error=error,
         faults=_faults(error),
@@ -179,7 +179,7 @@ async def _account(  # noqa: PLR0913 - what the page shows beyond who is signed 
     return page(
         request,
         "account.html",
-        status=200 if error is None else STATUS[type(error)],
+        code=200 if error is None else STATUS[type(error)],
         title="Account",
         form=form,
         error=error,
@@ -199,7 +199,7 @@ def _faults(error: CallError | None) -> dict[str, str]:
 
 async def _signed_in(request: Request, services: Services, user: User) -> Response:
     issued = await services.sessions.begin(user)
-    response = RedirectResponse(HOME, 303)
+    response = RedirectResponse(PREFIX, 303)
     begin(request, response, issued.access_token, services.token_seconds)
     return response
 

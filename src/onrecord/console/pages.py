@@ -11,19 +11,15 @@ from urllib.parse import quote
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
 from fastapi.routing import APIRoute
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
 from onrecord.errors import CallError, NotFound, Unauthenticated
 from onrecord.http.problems import STATUS, problem_headers
-from onrecord.http.services import Services
 
-__all__ = ["HOME", "PREFIX", "PageRoute", "page", "router"]
+__all__ = ["PREFIX", "PageRoute", "page", "router"]
 
 PREFIX = "/console"
 """The path under which every page is."""
-
-HOME = f"{PREFIX}/overview"
-"""Where one is after signing in."""
 
 _UPLOT = "vendor/uplot-1.6.32"
 _FILES = {
@@ -58,7 +54,7 @@ async def static(path: str) -> Response:
     return Response(content, media_type=_FILES[path], headers={"cache-control": caching})
 
 
-def page(request: Request, template: str, *, status: int = 200, **values: Any) -> Response:
+def page(request: Request, template: str, *, code: int = 200, **values: Any) -> Response:
     """Return a template filled as a page; all that came from callers or a model is escaped."""
     body = _templates.get_template(template).render(
         here=request.url.path,
@@ -68,7 +64,7 @@ def page(request: Request, template: str, *, status: int = 200, **values: Any) -
         uplot=_UPLOT,
         **values,
     )
-    return HTMLResponse(body, status_code=status, headers=_HEADERS)
+    return HTMLResponse(body, status_code=code, headers=_HEADERS)
 
 
 class PageRoute(APIRoute):
@@ -93,7 +89,7 @@ class PageRoute(APIRoute):
                 response = page(
                     request,
                     "error.html",
-                    status=STATUS[type(error)],
+                    code=STATUS[type(error)],
                     error=error,
                     title=error.title,
                 )
@@ -101,12 +97,6 @@ class PageRoute(APIRoute):
                 return response
 
         return answer
-
-
-def services_of(request: Request) -> Services:
-    """Return the parts of the server that a request came to."""
-    services: Services = request.app.state.services
-    return services
 
 
 def _time(moment: datetime) -> str:
@@ -138,7 +128,8 @@ def _count(value: int) -> str:
 
 
 _templates = Environment(
-    loader=PackageLoader("onrecord.console"),
+    # Reports look the same here as in the files that commands write.
+    loader=ChoiceLoader([PackageLoader("onrecord.console"), PackageLoader("onrecord.insight")]),
     autoescape=True,
     undefined=StrictUndefined,
     trim_blocks=True,

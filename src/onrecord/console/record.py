@@ -56,7 +56,7 @@ async def show_record(request: Request, person: PersonDep, services: ServicesDep
     return page(
         request,
         "record.html",
-        status=400 if query.faults else 200,
+        code=400 if query.faults else 200,
         title="Record",
         query=query,
         path=_PATH,

@@ -146,7 +146,7 @@ async def _call_page(
     return page(
         request,
         "call.html",
-        status=200 if refused is None else STATUS[type(refused.error)],
+        code=200 if refused is None else STATUS[type(refused.error)],
         title=f"Call {entry.id}",
         call=recorded,
         row=row_of(prediction),

@@ -17,7 +17,7 @@ from onrecord.accounts.caller import Caller
 from onrecord.errors import Forbidden, Unauthenticated
 from onrecord.http.services import ServicesDep
 
-__all__ = ["ChangeDep", "PersonDep", "begin", "check_origin", "end", "token_of"]
+__all__ = ["ChangeDep", "PersonDep", "begin", "check_origin", "end", "person_of", "token_of"]
 
 _PLAIN = "onrecord_session"
 _FIELD = "csrf"
@@ -60,7 +60,8 @@ def token_of(request: Request) -> str:
     return token
 
 
-async def _person(request: Request, services: ServicesDep) -> Caller:
+async def person_of(request: Request, services: ServicesDep) -> Caller:
+    """Return who is signed in in a browser; raises Unauthenticated."""
     token = token_of(request)
     caller = await services.gate.authenticate(f"Bearer {token}")
     caller.check_signed_in()
@@ -70,7 +71,7 @@ async def _person(request: Request, services: ServicesDep) -> Caller:
     return caller
 
 
-PersonDep = Annotated[Caller, Depends(_person)]
+PersonDep = Annotated[Caller, Depends(person_of)]
 """Whoever is signed in in this browser."""
 
 

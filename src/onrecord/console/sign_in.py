@@ -7,8 +7,8 @@ import contextlib
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import RedirectResponse
 
-from onrecord.console.pages import HOME, PREFIX, PageRoute, page
-from onrecord.console.session import ChangeDep, begin, check_origin, end, token_of
+from onrecord.console.pages import PREFIX, PageRoute, page
+from onrecord.console.session import ChangeDep, begin, check_origin, end, person_of, token_of
 from onrecord.errors import CallError, TooManyRequests, Unauthenticated
 from onrecord.http.problems import STATUS
 from onrecord.http.services import Services, ServicesDep
@@ -27,13 +27,14 @@ async def lead() -> Response:
 
 @router.get("")
 async def home(request: Request, services: ServicesDep) -> Response:
-    """Lead to the first page, and a stranger to a server without an admin to where one is made."""
+    """Lead to a person's first page, and a stranger to where the first admin is made, or in."""
     try:
         token_of(request)
     except Unauthenticated:
         if await services.set_up.is_open():
             return RedirectResponse(f"{PREFIX}/set-up", 303)
-    return RedirectResponse(HOME, 303)
+    person = await person_of(request, services)
+    return RedirectResponse(f"{PREFIX}/{'overview' if person.reads_all else 'try'}", 303)
 
 
 @router.get("/sign-in")
@@ -81,7 +82,7 @@ async def _form(
     return page(
         request,
         "sign_in.html",
-        status=200 if error is None else STATUS[type(error)],
+        code=200 if error is None else STATUS[type(error)],
         following=following,
         username=username,
         fault=None if error is None else error.detail,
@@ -92,4 +93,4 @@ async def _form(
 
 def _following(path: str | None) -> str:
     """Return a page of the console to go on to, whatever a link says."""
-    return path if path is not None and path.startswith(f"{PREFIX}/") else HOME
+    return path if path is not None and path.startswith(f"{PREFIX}/") else PREFIX

@@ -165,7 +165,7 @@ def _page(request: Request, services: Services, asked: _Asked) -> Response:
     return page(
         request,
         "try.html",
-        status=200 if error is None else STATUS[type(error)],
+        code=200 if error is None else STATUS[type(error)],
         title=f"Try {model.name}",
         path=path,
         field=FIELD,

@@ -20,7 +20,7 @@ from onrecord.record.by import By
 from onrecord.record.deployments import Deployment, deployment_of
 from onrecord.record.model_versions import StoredVersion, find, versions_of
 
-__all__ = ["check_reaches", "router"]
+__all__ = ["Order", "PromoteOrder", "check_reaches", "router"]
 
 router = APIRouter(prefix="/models/{name}", tags=["models"])
 
@@ -61,13 +61,15 @@ class Changed(BaseModel):
     gate: dict[str, Any] | None = None
 
 
-class _Order(BaseModel):
+class Order(BaseModel):
+    """Why something is to be changed."""
+
     model_config = ConfigDict(extra="forbid")
 
     reason: str = _REASON
 
 
-class VersionOrder(_Order):
+class VersionOrder(Order):
     """Which version is meant."""
 
     version: str = _WHICH
@@ -175,7 +177,7 @@ async def promote(
 
 
 @router.post("/rollback", summary="Go back to the previous version")
-async def rollback(name: str, order: _Order, caller: AdminDep, services: ServicesDep) -> Changed:
+async def rollback(name: str, order: Order, caller: AdminDep, services: ServicesDep) -> Changed:
     """Make the version live again that was before the present one; admins only."""
     return await _changed(
         services, caller, order, lambda by: (services.versions.rollback(name, by), None)
@@ -195,7 +197,7 @@ async def canary(name: str, order: ShareOrder, caller: AdminDep, services: Servi
 
 
 @router.post("/stop", summary="End shadow and canary")
-async def stop(name: str, order: _Order, caller: AdminDep, services: ServicesDep) -> Changed:
+async def stop(name: str, order: Order, caller: AdminDep, services: ServicesDep) -> Changed:
     """End shadow and canary; the candidate stays one. Admins only."""
     return await _changed(
         services, caller, order, lambda by: (services.versions.stop(name, by), None)
@@ -261,7 +263,7 @@ async def _shared(
 async def _changed(
     services: Services,
     caller: Caller,
-    order: _Order,
+    order: Order,
     act: Callable[[By], tuple[StoredVersion, dict[str, Any] | None]],
 ) -> Changed:
     def change() -> Changed:

@@ -43,18 +43,27 @@ class Condition:
         return condition
 
     def holds(self, value: Any) -> bool:
-        """Tell whether it holds for a value as JSON has it, whose type says how to compare."""
+        """Tell whether it holds for a value as JSON has it, whose type says how to compare.
+
+        A number is never more or less than a text.
+        """
         compare = COMPARE[self.compare]
         if self.value == "null" or value is None:
             return compare(value, None if self.value == "null" else self.value)
         if isinstance(value, bool):
             return compare(str(value).lower(), self.value.lower())
+        number = self._number()
         if isinstance(value, int | float):
-            try:
-                return compare(value, float(self.value))
-            except ValueError:
-                return self.compare == "!="
+            return self.compare == "!=" if number is None else compare(value, number)
+        if number is not None and self.compare not in {"=", "!="}:
+            return False
         return compare(str(value), self.value)
+
+    def _number(self) -> float | None:
+        try:
+            return float(self.value)
+        except ValueError:
+            return None
 
     def __str__(self) -> str:
         return f"{self.column}{self.compare}{self.value}"

@@ -5,11 +5,15 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import DateTime, Dialect, String
+from sqlalchemy import BigInteger, DateTime, Dialect, Integer, String
 from sqlalchemy.dialects.postgresql import UUID
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
-__all__ = ["UtcDateTime", "id_type", "utc_text"]
+__all__ = ["BIG_INTEGER", "UtcDateTime", "id_type", "utc_text"]
+
+
+BIG_INTEGER = BigInteger().with_variant(Integer, "sqlite")
+"""64 bits; in SQLite only an INTEGER can be the row's own number."""
 
 
 def utc_text(moment: datetime) -> str:

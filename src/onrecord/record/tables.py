@@ -6,7 +6,6 @@ The migrations under `migrations/versions` make these tables; a test holds the t
 from __future__ import annotations
 
 from sqlalchemy import (
-    BigInteger,
     Boolean,
     Column,
     Float,
@@ -22,7 +21,7 @@ from sqlalchemy import (
     text,
 )
 
-from onrecord.record.column_types import UtcDateTime, id_type, utc_text
+from onrecord.record.column_types import BIG_INTEGER, UtcDateTime, id_type, utc_text
 
 __all__ = [
     "NAMING",
@@ -63,9 +62,6 @@ NAMING = {
 
 
 metadata = MetaData(naming_convention=NAMING)
-
-# In SQLite only an INTEGER can be the row's own number.
-_BIG_INTEGER = BigInteger().with_variant(Integer, "sqlite")
 
 users = Table(
     "users",
@@ -160,7 +156,7 @@ deployments = Table(
     Column("candidate_id", Integer, ForeignKey("model_versions.id")),
     Column("shadow_share", Float, nullable=False),
     Column("canary_share", Float, nullable=False),
-    Column("revision", _BIG_INTEGER, nullable=False),
+    Column("revision", BIG_INTEGER, nullable=False),
 )
 
 # What changed about which version answers, when and by whom.
@@ -168,7 +164,7 @@ model_changes = Table(
     "model_changes",
     metadata,
     # From the same numbers as `requests.seq`, so that one order holds for both.
-    Column("seq", _BIG_INTEGER, primary_key=True, autoincrement=False),
+    Column("seq", BIG_INTEGER, primary_key=True, autoincrement=False),
     Column("id", id_type(), nullable=False),
     Column("changed_at", UtcDateTime, nullable=False),
     Column("by_user_id", id_type(), ForeignKey("users.id")),
@@ -188,7 +184,7 @@ requests = Table(
     "requests",
     metadata,
     # The order in which rows were put on record: it never changes and no number is used twice.
-    Column("seq", _BIG_INTEGER, Identity(always=True), primary_key=True),
+    Column("seq", BIG_INTEGER, Identity(always=True), primary_key=True),
     Column("id", id_type(), nullable=False),
     Column("user_id", id_type(), ForeignKey("users.id"), nullable=False),
     Column("model", Text, nullable=False),
@@ -205,7 +201,7 @@ requests = Table(
     Column("explain", Boolean),
     # Where the payload was erased: what the leaf needs of it, and by which erasure.
     Column("input_commitment", LargeBinary),
-    Column("erasure_seq", _BIG_INTEGER, ForeignKey("erasures.seq")),
+    Column("erasure_seq", BIG_INTEGER, ForeignKey("erasures.seq")),
     UniqueConstraint("id"),
     sqlite_autoincrement=True,
 )
@@ -229,7 +225,7 @@ erasures = Table(
     "erasures",
     metadata,
     # From the same numbers as `requests.seq`, so that one order holds for both.
-    Column("seq", _BIG_INTEGER, primary_key=True, autoincrement=False),
+    Column("seq", BIG_INTEGER, primary_key=True, autoincrement=False),
     # A large erasure is done in many transactions, each with a row of its own and all of one id.
     Column("id", id_type(), nullable=False),
     Column("erased_at", UtcDateTime, nullable=False),
@@ -241,8 +237,8 @@ erasures = Table(
     Column("calls", Integer, nullable=False),
     # Which leaves' calls they were: 8 bytes each, ascending.
     Column("leaves", LargeBinary, nullable=False),
-    Column("first_leaf", _BIG_INTEGER, nullable=False),
-    Column("last_leaf", _BIG_INTEGER, nullable=False),
+    Column("first_leaf", BIG_INTEGER, nullable=False),
+    Column("last_leaf", BIG_INTEGER, nullable=False),
     Column("signature", LargeBinary, nullable=False),
 )
 
@@ -264,10 +260,10 @@ outcomes = Table(
 shadows = Table(
     "shadows",
     metadata,
-    Column("change_seq", _BIG_INTEGER, ForeignKey("model_changes.seq"), primary_key=True),
+    Column("change_seq", BIG_INTEGER, ForeignKey("model_changes.seq"), primary_key=True),
     Column("model_version_id", Integer, ForeignKey("model_versions.id"), nullable=False),
     # Every call up to this seq has been answered, skipped, or is none of the share.
-    Column("done_up_to", _BIG_INTEGER, nullable=False),
+    Column("done_up_to", BIG_INTEGER, nullable=False),
     Column("skipped", Integer, nullable=False),
     Column("recorded_at", UtcDateTime, nullable=False),
 )
@@ -296,7 +292,7 @@ baselines = Table(
     Column("operator", Text),
     Column("source", Text, nullable=False),
     Column("document", Text, nullable=False),
-    Column("done_up_to", _BIG_INTEGER, nullable=False),
+    Column("done_up_to", BIG_INTEGER, nullable=False),
     Column("found", Text, nullable=False),
 )
 
@@ -322,7 +318,7 @@ traffic_progress = Table(
     "traffic_progress",
     metadata,
     Column("id", Integer, primary_key=True, autoincrement=False),
-    Column("done_up_to", _BIG_INTEGER, nullable=False),
+    Column("done_up_to", BIG_INTEGER, nullable=False),
 )
 
 Index(None, outcomes.c.prediction_id, outcomes.c.id)
@@ -347,7 +343,7 @@ tree_tiles = Table(
     "tree_tiles",
     metadata,
     Column("level", Integer, primary_key=True, autoincrement=False),
-    Column("number", _BIG_INTEGER, primary_key=True, autoincrement=False),
+    Column("number", BIG_INTEGER, primary_key=True, autoincrement=False),
     Column("hashes", LargeBinary, nullable=False),
 )
 
@@ -355,8 +351,8 @@ tree_tiles = Table(
 sealed_blocks = Table(
     "sealed_blocks",
     metadata,
-    Column("number", _BIG_INTEGER, primary_key=True, autoincrement=False),
-    Column("last_seq", _BIG_INTEGER, nullable=False),
+    Column("number", BIG_INTEGER, primary_key=True, autoincrement=False),
+    Column("last_seq", BIG_INTEGER, nullable=False),
     Column("seqs", LargeBinary, nullable=False),
     Column("ids", LargeBinary, nullable=False),
     UniqueConstraint("last_seq"),
@@ -365,8 +361,8 @@ sealed_blocks = Table(
 tree_heads = Table(
     "tree_heads",
     metadata,
-    Column("size", _BIG_INTEGER, primary_key=True, autoincrement=False),
-    Column("last_seq", _BIG_INTEGER, nullable=False),
+    Column("size", BIG_INTEGER, primary_key=True, autoincrement=False),
+    Column("last_seq", BIG_INTEGER, nullable=False),
     Column("signed_at", UtcDateTime, nullable=False),
     Column("note", Text, nullable=False),
 )
