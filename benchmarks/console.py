@@ -1,9 +1,10 @@
 """How fast the console's pages of the record answer when the record is large.
 
-Usage: PYTHONPATH=tests:. python benchmarks/console.py [--calls 1000000] [--rounds 40] [--database URL]
+Usage: PYTHONPATH=tests console.py [--calls 1000000] [--rounds 40] [--database URL]
 
 The server runs in this process and is asked without a network, one page after another. The record
-is made by `growth.py`'s means; its first traffic is counted before, and that is timed, too.
+is made by `growth.py`'s means, spread over thirty days; its traffic is counted before, and that is
+timed, too.
 """
 
 import argparse
@@ -11,18 +12,23 @@ import shutil
 import statistics
 import tempfile
 import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import msgspec
+from growth import Record
 from starlette.testclient import TestClient
 
-from benchmarks.growth import Record
 from calls import known
 from live import linear_model_dir
 from onrecord.app import create_app
 from onrecord.insight.traffic import Traffic
 from onrecord.record import users
+from onrecord.record.call import RecordedCall
+from onrecord.record.ids import first_id_at
 from onrecord.settings import load_settings
 
+SPAN = timedelta(days=30)
 PAGES = {
     "newest": "record",
     "one user's": "record?user=user3",
@@ -37,6 +43,22 @@ PAGES = {
     "overview": "overview?span=24h",
     "overview, 30 days": "overview?span=30d",
 }
+
+
+class Month(Record):
+    """A record whose calls came evenly over the last thirty days."""
+
+    def __init__(self, url: str, calls: int) -> None:
+        super().__init__(url)
+        self._begin = datetime.now(UTC) - SPAN
+        self._pause = SPAN / calls
+
+    def call(self) -> RecordedCall:
+        call = super().call()
+        moment = self._begin + self.made * self._pause
+        return msgspec.structs.replace(
+            call, id=first_id_at(moment), received_at=moment, responded_at=moment
+        )
 
 
 def main() -> None:
@@ -55,7 +77,7 @@ def main() -> None:
 
 def measure(home: Path, options: argparse.Namespace) -> None:
     url = options.database or f"sqlite:///{home / 'record.db'}"
-    record = Record(url)
+    record = Month(url, options.calls)
     started = time.perf_counter()
     record.fill(options.calls)
     print(f"{record.made} calls, filled in {time.perf_counter() - started:.0f} s")
