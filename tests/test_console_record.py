@@ -258,3 +258,24 @@ def test_the_overview_counts_what_came_and_why_it_was_refused(
     assert told["fields"] == [{"name": "/age", "calls": 1}]
     assert '<a href="/console/record?status=400">400</a>' in page
     assert len(client.get("/console/overview.csv?span=3h").text.splitlines()) == 1 + 18
+
+
+def test_a_promotion_that_cannot_be_is_refused_on_its_page(
+    client: TestClient, person: Person
+) -> None:
+    person("ada", "admin")
+    page = "/console/models/risk"
+    ask = client.get(f"{page}/promote?version=1").text
+    csrf = re.search(r'name="csrf" value="([^"]+)"', ask)
+    assert csrf is not None
+    form = {"csrf": csrf[1], "version": "1"}
+
+    live = client.post(f"{page}/promote", data=form)
+    wrong = client.post(f"{page}/promote", data={**form, "max_changed": "much"})
+
+    assert "Promote version 1 of risk?" in ask
+    assert live.status_code == 409
+    assert "is live already. Nothing was promoted." in " ".join(live.text.split())
+    assert wrong.status_code == 400
+    assert "Write a percentage from 0 to 100" in wrong.text
+    assert client.get(f"{page}/rollback").status_code == 404

@@ -68,7 +68,13 @@ class Asked:
         return self._address(path, [text for text in self.where if text != condition], {})
 
     def _address(self, path: str, where: list[str], changes: dict[str, str | None]) -> str:
-        fields = {**self.fields, "q": self.search, "test": "true" if self.test else None} | changes
+        fields: dict[str, str | None] = {
+            **self.fields,
+            "q": self.search,
+            "test": "true" if self.test else None,
+            "limit": None if self.limit == _LIMIT else str(self.limit),
+        }
+        fields |= changes
         pairs = [(name, value) for name, value in fields.items() if value]
         query = urlencode([*pairs, *(("where", text) for text in where)])
         return f"{path}?{query}" if query else path

@@ -1,0 +1,181 @@
+"""The console's pages of the record in a real browser, over a real server."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+from playwright.sync_api import Browser, Locator, expect
+
+from browser import PHONE, WIDE, Visit, chromium
+from live import GOOD_ROW, Server, linear_model_dir, live_server
+
+PAGES = (
+    "record",
+    "record?status=422&where=age",
+    "record/{call}?replay=1",
+    "overview?span=3h",
+    "models/risk",
+)
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A server with an admin, Ada, who is signed in, and some calls; `call` is an answered one."""
+
+    server: Server
+    headers: dict[str, str]
+    state: Any
+    call: str
+
+    def predict(self, **values: Any) -> str:
+        answer = httpx2.post(
+            f"{self.server.base}/predict", json=GOOD_ROW | values, headers=self.headers
+        ).json()
+        return str(answer.get("id") or answer["request_id"])
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def scene(
+    browser: Browser, model_dir: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Scene]:
+    home = tmp_path_factory.mktemp("console")
+    with live_server(model_dir, home / "data") as server:
+        headers = {"authorization": f"Bearer {server.register('ada')}"}
+        assert server.command("users", "set-role", "ada", "admin").returncode == 0
+        visit = Visit(browser, server.base)
+        state = visit.sign_in("ada")
+        visit.close()
+        found = Scene(server, headers, state, "")
+        calls = [found.predict(age=20.0 + n) for n in range(0, 60, 5)]
+        found.predict(age="old")
+        yield Scene(server, headers, state, calls[-1])
+
+
+@pytest.mark.parametrize(
+    ("width", "schemes"), [(PHONE, ("dark", "light")), (WIDE, ("light", "dark"))]
+)
+def test_every_page_can_be_read_by_everybody_and_asks_nobody_else(
+    browser: Browser, scene: Scene, width: int, schemes: tuple[Any, Any]
+) -> None:
+    visit = Visit(browser, scene.server.base, width=width, state=scene.state)
+    for place, path in enumerate(PAGES):
+        visit.page.emulate_media(color_scheme=schemes[place % 2])
+        page = visit.open(f"/console/{path.format(call=scene.call)}")
+        expect(page.locator("[aria-busy]")).to_have_count(0)
+        assert visit.inaccessible() == [], path
+        assert not visit.is_too_wide(), path
+    # The answer to filters that cannot be read is an error to the browser, too.
+    assert [it for it in visit.faults if "400 (Bad Request)" not in it] == []
+    visit.close()
+
+
+def tab_to(place: Locator) -> None:
+    """Press Tab until something has the focus."""
+    for _ in range(60):
+        if place.evaluate("it => it === document.activeElement"):
+            return
+        place.page.keyboard.press("Tab")
+    raise AssertionError("no key leads there")
+
+
+def test_the_record_is_walked_through_by_keyboard_alone(browser: Browser, scene: Scene) -> None:
+    visit = Visit(browser, scene.server.base)
+    page = visit.open("/console/record")
+    page.keyboard.press("Tab")
+    expect(page.get_by_text("Skip to the content")).to_be_focused()
+    tab_to(page.get_by_label("Username"))
+    page.keyboard.type("ada")
+    page.keyboard.press("Tab")
+    page.keyboard.type("a long enough password")
+    page.keyboard.press("Enter")
+
+    expect(page.get_by_role("heading", name="Record")).to_be_visible()
+    rows = page.locator(".calls tbody tr")
+    tab_to(rows.first.get_by_role("link"))
+    page.keyboard.press("ArrowDown")
+    expect(rows.nth(1).get_by_role("link")).to_be_focused()
+    page.keyboard.press("k")
+    expect(rows.first.get_by_role("link")).to_be_focused()
+    page.keyboard.press("/")
+    expect(page.get_by_label("Search by id")).to_be_focused()
+    page.keyboard.type(scene.call)
+    page.keyboard.press("Enter")
+
+    expect(page.get_by_role("heading", name="Answer")).to_be_visible()
+    tab_to(page.get_by_label("What happened"))
+    page.keyboard.type("1")
+    page.keyboard.press("Enter")
+    expect(page.get_by_text("in force")).to_be_visible()
+    assert visit.faults == []
+    visit.close()
+
+
+def test_new_calls_come_into_a_live_list_and_the_focus_stays(
+    browser: Browser, scene: Scene
+) -> None:
+    visit = Visit(browser, scene.server.base, state=scene.state)
+    page = visit.open("/console/record")
+    page.get_by_label("Live").check()
+    chosen = page.locator(f'tr[data-id="{scene.call}"] a')
+    chosen.focus()
+
+    new = scene.predict(age=77.0)
+
+    expect(page.locator(".calls tbody tr").first).to_have_attribute("data-id", new)
+    expect(page.get_by_text("1 new call")).to_be_attached()
+    expect(chosen).to_be_focused()
+    assert visit.faults == []
+    visit.close()
+
+
+def test_the_record_is_narrowed_and_paged_without_javascript(
+    browser: Browser, scene: Scene
+) -> None:
+    visit = Visit(browser, scene.server.base, width=PHONE, state=scene.state, javascript=False)
+    page = visit.open("/console/record?limit=10")
+    page.get_by_role("link", name="Older").click()
+    expect(page.locator(f'tr[data-id="{scene.call}"]')).to_have_count(0)
+    page.get_by_role("link", name="Newest").click()
+    page.locator("summary", has_text="Filters").click()
+    page.get_by_label("Column's value").fill("age=75")
+    page.get_by_role("button", name="Show").click()
+
+    expect(page.locator(".calls tbody tr")).to_have_count(1)
+    page.locator("summary", has_text="Filters").click()
+    page.get_by_role("link", name="Remove age=75").click()
+    expect(page).to_have_url(re.compile(r"/console/record$"))
+    visit.close()
+
+
+def test_a_candidate_is_promoted_after_a_question_and_the_gate_says_what_it_found(
+    browser: Browser, scene: Scene, tmp_path: Path
+) -> None:
+    second = linear_model_dir(tmp_path / "second", seed=8)
+    added = scene.server.command("models", "add", str(second), "--name", "risk")
+    assert added.returncode == 0, added.stderr
+    visit = Visit(browser, scene.server.base, state=scene.state)
+    page = visit.open("/console/models/risk")
+
+    page.get_by_role("link", name="Promote").click()
+    page.get_by_role("button", name="Promote version 2").click()
+    expect(page.get_by_role("heading", name="Version 2 of risk is live")).to_be_visible(
+        timeout=60_000
+    )
+    expect(page.get_by_text("passed", exact=True)).to_be_visible()
+    page.get_by_role("link", name="Go to risk").click()
+    page.get_by_role("link", name="Roll back to it").click()
+    page.get_by_role("button", name="Roll back to version 1").click()
+    expect(page.get_by_role("row", name=re.compile("^1 .* live "))).to_be_visible()
+    visit.close()
