@@ -1,6 +1,8 @@
 """A real server in a process of its own, and small real models for it to serve."""
 
+import io
 import json
+import logging
 import os
 import shutil
 import signal
@@ -8,13 +10,17 @@ import socket
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
+from unittest import mock
 
 import httpx2
+import structlog
 
+from onrecord.cli.main import main
 from onrecord.parts import load_served_model
 from onrecord.settings import load_settings
 
@@ -87,20 +93,51 @@ class Server:
         assert answer.status_code == 201, answer.text
         return answer.json()["access_token"]
 
-    def command(self, *words: str, **more: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "onrecord", *words],
-            env=self.environment | more,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=120,
-        )
+    def command(self, *words: object, **more: str) -> subprocess.CompletedProcess[str]:
+        return run_command(words, self.environment | more)
 
     def kill(self) -> None:
         """SIGKILL the server and every worker of it."""
         os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
+
+
+def run_command(
+    words: Sequence[object], environment: Mapping[str, str]
+) -> subprocess.CompletedProcess[str]:
+    """Run `onrecord WORDS...` here: a process of its own takes seconds to import everything."""
+    arguments = ["onrecord", *map(str, words)]
+    streams = [io.TextIOWrapper(io.BytesIO(), write_through=True) for _ in range(2)]
+    code: object = 0
+    with (
+        as_it_was_logged(),
+        mock.patch.dict(os.environ, environment, clear=True),
+        mock.patch.object(sys, "argv", arguments),
+        redirect_stdout(streams[0]),
+        redirect_stderr(streams[1]),
+    ):
+        try:
+            main()
+        except SystemExit as left:
+            code = left.code
+            if isinstance(code, str):
+                print(code, file=streams[1])
+    out, err = (stream.buffer.getvalue().decode() for stream in streams)  # type: ignore[attr-defined]
+    return subprocess.CompletedProcess(arguments, code if type(code) is int else 1, out, err)
+
+
+@contextmanager
+def as_it_was_logged() -> Iterator[None]:
+    """Put back afterwards how this process logs and warns, which a command sets for itself."""
+    root, config, show = logging.getLogger(), structlog.get_config(), warnings.showwarning
+    handlers, level = root.handlers[:], root.level
+    try:
+        yield
+    finally:
+        root.handlers, warnings.showwarning = handlers, show
+        root.setLevel(level)
+        logging.captureWarnings(capture=False)
+        structlog.configure(**config)
 
 
 def free_port() -> int:

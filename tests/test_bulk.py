@@ -16,7 +16,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from live import PASSWORD, Server, give_conversion, live_server
+from live import PASSWORD, Server, give_conversion, live_server, run_command
 from onrecord.record import reader
 from onrecord.record.database import Database
 
@@ -49,14 +49,7 @@ class Place:
         assert made.returncode == 0, made.stderr
 
     def run(self, *words: object, **more: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            self.words(*words),
-            env=self.environment | more,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=120,
-        )
+        return run_command(words, self.environment | more)
 
     def start(self, *words: object) -> subprocess.Popen[bytes]:
         return subprocess.Popen(

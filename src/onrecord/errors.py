@@ -41,7 +41,7 @@ There is no HTTP here: `onrecord.http.problems` gives each class its status.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 __all__ = [
     "AlreadyOnRecord",
@@ -125,6 +125,12 @@ class ModelDirectoryError(StartupError):
         self.remedy = remedy
         place = f"{file}: {field}" if field else file
         super().__init__(f"{place}: {problem}\n  Remedy: {remedy}")
+
+    def as_of(self, here: str, there: str) -> Self:
+        """Return the error of a directory that was copied from `there` to `here`."""
+        texts = (self.file, self.problem, self.remedy)
+        file, problem, remedy = (text.replace(here, there) for text in texts)
+        return type(self)(file, self.field, problem, remedy)
 
 
 class UntrustedModelError(ModelDirectoryError):

@@ -28,6 +28,7 @@ from onrecord.lifecycle.apart import run_apart
 from onrecord.lifecycle.directories import Source, model_sources
 from onrecord.lifecycle.examination import Examiner
 from onrecord.lifecycle.fleet import Load, load_stored
+from onrecord.lifecycle.storage import at_hand
 from onrecord.lifecycle.versions import Versions, register
 from onrecord.outgoing import fault_of_url
 from onrecord.record.checkpoint import SigningKey
@@ -228,9 +229,10 @@ def first_model_name(settings: Settings) -> str | None:
 
     Raises ModelDirectoryError.
     """
-    for source in model_sources(settings.model_dir):
-        raw = read_file(source.directory / SCHEMA_FILE, max_bytes=MAX_TEXT_BYTES)
-        return _name_of(settings, source, raw)
+    with at_hand(settings.model_dir[:1]) as paths:
+        for source in model_sources(paths):
+            raw = read_file(source.directory / SCHEMA_FILE, max_bytes=MAX_TEXT_BYTES)
+            return _name_of(settings, source, raw)
     return None
 
 
@@ -246,10 +248,11 @@ def load_given_models(settings: Settings) -> list[tuple[dict[str, bytes], Model]
     """
     if not settings.model_dir:
         raise SettingsError("setting model_dir: name the model directory to serve")
-    sources = model_sources(settings.model_dir)
-    if settings.model_name is not None and len({source.name for source in sources}) > 1:
-        raise SettingsError("setting model_name: it cannot be the name of several models")
-    return [load_directory(settings, source) for source in sources]
+    with at_hand(settings.model_dir) as paths:
+        sources = model_sources(paths)
+        if settings.model_name is not None and len({source.name for source in sources}) > 1:
+            raise SettingsError("setting model_name: it cannot be the name of several models")
+        return [load_directory(settings, source) for source in sources]
 
 
 def load_served_model(settings: Settings) -> Model:

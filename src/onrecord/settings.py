@@ -9,6 +9,7 @@ handed plain values.
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -59,13 +60,14 @@ Algorithms = Annotated[
 ]
 
 
-def _paths(value: object) -> object:
+def _places(value: object) -> object:
+    """Let an environment variable hold paths and `s3://` addresses as "a:b:c"."""
     if isinstance(value, str):
-        return tuple(filter(None, value.split(os.pathsep)))
+        return tuple(filter(None, re.split(rf"{os.pathsep}(?!//)", value)))
     return (value,) if isinstance(value, Path) else value
 
 
-Paths = Annotated[tuple[Path, ...], NoDecode, BeforeValidator(_paths)]
+Places = Annotated[tuple[str | Path, ...], NoDecode, BeforeValidator(_places)]
 
 
 Days = Annotated[
@@ -80,10 +82,11 @@ class Settings(BaseSettings):
         env_prefix="ONRECORD_", extra="forbid", frozen=True, hide_input_in_errors=True
     )
 
-    model_dir: Paths = Field(
+    model_dir: Places = Field(
         default=(),
         description="The model directories to serve, each a model file and its schema, or folders "
-        "`NAME/VERSION/` of them; several are separated by `:`.",
+        "`NAME/VERSION/` of them, here or in S3-compatible storage (`s3://BUCKET/FOLDER`); several "
+        "are separated by `:`.",
     )
     model_name: str | None = Field(
         default=None, description="The model's name; by default the schema's, else the folder's."

@@ -18,6 +18,7 @@ from onrecord.cli.bulk_output import Kept, Output
 from onrecord.cli.bulk_scorers import Local, Remote, Scorer
 from onrecord.cli.progress import rows_progress
 from onrecord.errors import Fault, InvalidInput, SettingsError
+from onrecord.lifecycle.storage import is_in_storage
 from onrecord.logs import configure_logs
 from onrecord.settings import load_settings
 
@@ -62,7 +63,7 @@ def predict(
     if output.exists():
         raise SettingsError(f"{output} exists; remove it or name another output")
     source = DataFile(data, chunk_rows)
-    remote = "://" in target
+    remote = "://" in target and not is_in_storage(target)
     if not remote and record == (user is None):
         raise SettingsError(
             "say --user NAME, on whose behalf the calls are put on record, or --no-record"
@@ -78,7 +79,7 @@ def predict(
                 raise SettingsError("set ONRECORD_TOKEN to a token of the server's")
             yield await asyncio.to_thread(Remote, target, token)
             return
-        given = {"model_dir": Path(target), "database": database, "compile": compile}
+        given = {"model_dir": target, "database": database, "compile": compile}
         settings = load_settings(**given)
         configure_logs(form="console", level="error")
         async with Local.opened(settings, user, chunk_rows) as local:

@@ -9,9 +9,10 @@ from typing import Annotated, Any
 import typer
 
 from onrecord.cli.terminal import shown
-from onrecord.errors import OnrecordError, SettingsError
+from onrecord.errors import ModelDirectoryError, OnrecordError, SettingsError
 from onrecord.insight.baselines import encoded
 from onrecord.insight.training_baseline import training_baseline
+from onrecord.lifecycle.storage import at_hand, is_in_storage
 from onrecord.parts import load_trust
 from onrecord.serving.artifact import load_model, read_model_file
 from onrecord.serving.formats import FORMATS, types_to_trust
@@ -29,12 +30,15 @@ from onrecord.settings import load_settings
 
 __all__ = ["check", "init", "trust"]
 
+_Directory = Annotated[str, typer.Argument(help="The model directory, here or s3://BUCKET/FOLDER.")]
+
 
 def init(
     model: Annotated[
-        Path,
+        str,
         typer.Argument(
-            help="The model file, named as its format demands, or an MLflow model directory."
+            help="The model file, named as its format demands, or an MLflow model directory, here "
+            "or s3://BUCKET/FOLDER."
         ),
     ],
     data: Annotated[
@@ -56,16 +60,17 @@ def init(
     """Make a model directory from a model file and the data it was trained on, or from MLflow."""
     if target is not None and data is None:
         raise SettingsError("--target names a column of DATA; give the data, too")
-    if model.is_dir() and output is None:
+    if output is None and (is_in_storage(model) or Path(model).is_dir()):
         raise SettingsError("say with --output where to make a model directory of it")
-    directory = output or model.parent / model.stem
+    directory = output or Path(model).with_suffix("")
     schema_file = directory / SCHEMA_FILE
     if schema_file.exists() and not force:
         raise SettingsError(f"{schema_file} exists; say --force to replace it")
-    file, name, document = _drafted(model, data, target)
+    with at_hand([model]) as (path,):
+        file, name, document = _drafted(path, data, target)
+        raw = read_file(file, max_bytes=memory_bytes())
     schema = (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode()
     parse_input_schema(schema, SCHEMA_FILE)
-    raw = read_file(file, max_bytes=memory_bytes())
     directory.mkdir(parents=True, exist_ok=True)
     (directory / name).write_bytes(raw)
     schema_file.write_bytes(schema)
@@ -87,9 +92,11 @@ def _drafted(
     """Return the model file, what it is called in a model directory, and its schema's document."""
     if model.is_dir():
         if not (model / MLMODEL_FILE).exists():
-            raise SettingsError(
-                f"{model} is a directory without {MLMODEL_FILE}, so no MLflow model; name a model "
-                "file"
+            raise ModelDirectoryError(
+                str(model),
+                None,
+                f"it is a directory without {MLMODEL_FILE}, so no MLflow model",
+                "Name a model file, or a directory that MLflow saved.",
             )
         found = read_mlflow_model(model, signature=data is None)
         document = found.schema() if data is None else infer_schema(data, target)
@@ -116,24 +123,26 @@ def _write_baseline(directory: Path, data: Path) -> str:
 
 
 def trust(
-    directory: Annotated[Path, typer.Argument(help="The model directory.")],
+    directory: _Directory,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
     """Agree to run the code in a model file; the server remembers its SHA-256."""
     trusted = load_trust(load_settings())
-    file = read_model_file(directory)
+    with at_hand([directory]) as (path,):
+        file = read_model_file(path)
+    place = f"{directory.rstrip('/')}/{file.path.name}"
     types = types_to_trust(file, trusted) if file.format == "skops" else []
     if file.format == "skops":
         if not types:
-            typer.echo(f"{file.path} holds no type beyond those already trusted")
+            typer.echo(f"{shown(place)} holds no type beyond those already trusted")
             return
-        typer.echo(f"{file.path} holds these types beyond skops' own list:")
+        typer.echo(f"{shown(place)} holds these types beyond skops' own list:")
         for name in types:
             typer.echo(f"  {shown(name)}".replace("\n", " "))
     elif file.format in {"pickle", "joblib"}:
-        typer.echo(f"{file.path} runs code when it is loaded. SHA-256: {file.sha256}")
+        typer.echo(f"{shown(place)} runs code when it is loaded. SHA-256: {file.sha256}")
     else:
-        typer.echo(f"{file.path} needs no trust: its format cannot run code")
+        typer.echo(f"{shown(place)} needs no trust: its format cannot run code")
         return
     if not yes:
         typer.confirm("Do you trust where it comes from?", abort=True)
@@ -141,18 +150,20 @@ def trust(
         trusted.trust_types(types)
         typer.echo("trusted; the server will load skops files with these types")
     else:
-        trusted.pin(file.sha256, file.path)
+        trusted.pin(file.sha256, place)
         typer.echo("trusted; the server will load exactly these bytes")
 
 
 def check(
-    directory: Annotated[Path, typer.Argument(help="The model directory.")],
+    directory: _Directory,
     compile: Annotated[  # noqa: A002 - it is the option's name
         bool, typer.Option("--compile/--no-compile", help="Convert to ONNX where both agree.")
     ] = True,
 ) -> None:
     """Load a model directory as `serve` would, and say what would serve it."""
-    model = load_model(directory, trust=load_trust(load_settings()), name=None, compile=compile)
+    trusted = load_trust(load_settings())
+    with at_hand([directory]) as (path,):
+        model = load_model(path, trust=trusted, name=None, compile=compile)
     version, width = shown(model.version), len(model.schema.columns)
     typer.echo(f"{model.name} {version}: {model.format}, {width} columns")
     typer.echo(f"  sha256   {model.sha256}")

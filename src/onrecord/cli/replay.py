@@ -24,6 +24,7 @@ from onrecord.insight.recorded_calls import Meant, count_calls, recorded_calls
 from onrecord.insight.replay import Change, Replay, ReplayReport, Where
 from onrecord.lifecycle.directories import model_sources
 from onrecord.lifecycle.fleet import load_stored
+from onrecord.lifecycle.storage import at_hand, is_in_storage
 from onrecord.parts import build_reveal, load_directory, loader
 from onrecord.record.database import Database
 from onrecord.record.model_versions import find
@@ -133,13 +134,13 @@ def _candidate(
     settings: Settings, database: Database, name: str, against: str
 ) -> tuple[Model, int | None]:
     """Return the model to replay against, and its key where it is on record."""
-    path = Path(against)
-    if path.is_dir():
-        (source, *more) = model_sources([path])
-        if more:
-            raise SettingsError(f"--against: {path} holds several model directories; name one")
+    if is_in_storage(against) or Path(against).is_dir():
         named = settings.model_copy(update={"model_name": name})
-        return load_directory(named, source)[1], None
+        with at_hand([against]) as paths:
+            (source, *more) = model_sources(paths)
+            if more:
+                raise SettingsError(f"--against: {against} holds several models; name one")
+            return load_directory(named, source)[1], None
     with database.read() as connection:
         version = find(connection, name, against)
     return load_stored(database, version, loader(settings)), version.id

@@ -25,6 +25,7 @@ from onrecord.http.limits import allow_open_files
 from onrecord.http.protocol import HttpProtocol
 from onrecord.kept_process import KeptProcess
 from onrecord.lifecycle.shadow_keeper import ShadowKeeper
+from onrecord.lifecycle.storage import at_hand
 from onrecord.logs import configure_logs
 from onrecord.parts import check_drift_webhook, first_model_name, writer_process
 from onrecord.record import users
@@ -47,10 +48,11 @@ _DEFAULT_MODEL = "_ONRECORD_DEFAULT_MODEL"
 
 def serve(
     model_dir: Annotated[
-        list[Path] | None,
+        list[str] | None,
         typer.Argument(
-            help="Model directories, or folders NAME/VERSION/ of them; the first one's model "
-            "answers /predict. By default what the record has.",
+            help="Model directories, or folders NAME/VERSION/ of them, here or in S3-compatible "
+            "storage (s3://BUCKET/FOLDER); the first one's model answers /predict. By default what "
+            "the record has.",
             show_default=False,
         ),
     ] = None,
@@ -124,10 +126,13 @@ def _serve_with_workers(settings: Settings, given: dict[str, object]) -> None:
     with tempfile.TemporaryDirectory(prefix="onrecord-") as private:
         counts = Path(private) / "counts"
         counts.mkdir()
-        default = first_model_name(settings)
-        trial = multiprocessing.get_context("spawn").Process(target=_try_to_start, args=(settings,))
-        trial.start()
-        trial.join()
+        with at_hand(settings.model_dir) as paths:
+            here = settings.model_copy(update={"model_dir": tuple(paths)})
+            default = first_model_name(here)
+            spawn = multiprocessing.get_context("spawn")
+            trial = spawn.Process(target=_try_to_start, args=(here,))
+            trial.start()
+            trial.join()
         if trial.exitcode != 0:
             raise typer.Exit(1)
         for key, value in {**given, "model_dir": None}.items():

@@ -20,6 +20,7 @@ from onrecord.errors import GateRefused, SettingsError
 from onrecord.insight.gate import GateRules
 from onrecord.lifecycle.directories import model_sources
 from onrecord.lifecycle.examination import examine_stored
+from onrecord.lifecycle.storage import at_hand
 from onrecord.parts import build_examiner, build_versions, load_directory, operator
 from onrecord.record import model_changes
 from onrecord.record.by import By
@@ -48,16 +49,17 @@ _Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 @models_app.command("add")
 def add(
-    directory: Annotated[Path, typer.Argument(help="The model directory.")],
+    directory: Annotated[
+        str, typer.Argument(help="The model directory, here or s3://BUCKET/FOLDER.")
+    ],
     name: Annotated[str | None, typer.Option(help="The model's name.")] = None,
     reason: _Reason = "",
     database: DatabaseOption = None,
 ) -> None:
     """Put a model directory on record as a version, the candidate of its model."""
     settings = load_settings(database=database, model_name=name)
-    sources = model_sources([directory])
-    with open_database(database) as opened:
-        for source in sources:
+    with at_hand([directory]) as paths, open_database(database) as opened:
+        for source in model_sources(paths):
             files, model = load_directory(settings, source)
             version, replaced = build_versions(settings, opened).add(files, model, _by(reason))
             told = f"; replaced on record: {', '.join(replaced)}" if replaced else ""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import UTC, datetime
 from itertools import islice
 from typing import Any
 
@@ -24,7 +24,7 @@ from onrecord.record.baselines import Baseline
 from onrecord.record.by import By
 from onrecord.record.commit_order import complete_up_to
 from onrecord.record.database import Database
-from onrecord.record.ids import time_of
+from onrecord.record.ids import milliseconds_of
 from onrecord.record.model_versions import StoredVersion, files_of, input_schema_of
 from onrecord.record.tables import utc_text
 from onrecord.serving.input_schema import InputSchema, parse_input_schema
@@ -37,6 +37,7 @@ OF_FILE = By("", operator="file")
 
 _MOST_ROWS = 200_000
 _BATCHES_A_TRANSACTION = 25
+_HOUR_MILLISECONDS = 3_600_000
 
 
 def encoded(sketch: Sketch) -> bytes:
@@ -140,13 +141,15 @@ class Drifts:
         complete, done, counted = complete_up_to(self._database), baseline.done_up_to, 0
         meant = Meant(version.name, versions=frozenset({version.id}), up_to_seq=complete)
         batches = recorded_calls(self._database, replace(meant, after_seq=done), self._reveal)
-        for calls in _joined(batches):
-            found = _sketched(whole, reader, calls)
-            to = calls[-1].seq
+        while some := list(islice(batches, _BATCHES_A_TRANSACTION)):
+            found: dict[datetime, Sketch] = {}
+            for calls in some:
+                _add_calls(found, whole, reader, calls)
+            to = some[-1][-1].seq
             if not self._put(baseline.id, done, to, found):
                 return counted
             done = to
-            counted += len(calls)
+            counted += sum(map(len, some))
         self._put(baseline.id, done, complete, {})
         return counted
 
@@ -234,25 +237,16 @@ def _sketch(baseline: Baseline) -> Sketch:
     return msgspec.json.decode(baseline.document, type=Sketch)
 
 
-def _sketched(
-    whole: Sketch, reader: RowsReader, calls: Sequence[RecordedCall]
-) -> dict[datetime, Sketch]:
-    """Return the sketches of the hours of some calls, in the bins of the baseline."""
-    hours: dict[datetime, list[RecordedCall]] = {}
+def _add_calls(
+    found: dict[datetime, Sketch], whole: Sketch, reader: RowsReader, calls: Sequence[RecordedCall]
+) -> None:
+    """Count some calls into the sketches of their hours, in the bins of the baseline."""
+    hours: dict[int, list[RecordedCall]] = {}
     for call in calls:
-        hour = time_of(call.id).replace(minute=0, second=0, microsecond=0)
-        hours.setdefault(hour, []).append(call)
-    found = {}
-    for hour, its in hours.items():
+        hours.setdefault(milliseconds_of(call.id) // _HOUR_MILLISECONDS, []).append(call)
+    for number, its in hours.items():
         rows = reader.read(its)
         if rows.table is not None:
-            found[hour] = emptied(whole)
-            add_rows(found[hour], rows.table, outputs_of(rows.answers))
-    return found
-
-
-def _joined(batches: Iterable[list[RecordedCall]]) -> Iterator[list[RecordedCall]]:
-    """Yield so many calls as are counted in one transaction."""
-    left = iter(batches)
-    while some := list(islice(left, _BATCHES_A_TRANSACTION)):
-        yield [call for batch in some for call in batch]
+            hour = datetime.fromtimestamp(number * _HOUR_MILLISECONDS / 1000, UTC)
+            sketch = found.setdefault(hour, emptied(whole))
+            add_rows(sketch, rows.table, outputs_of(rows.answers))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -144,15 +144,19 @@ def recorded_calls(
     few thousand at a time, each time in a transaction of its own. `reveal` decrypts the inputs of
     models with sensitive columns.
     """
-    after = None
+    after: Any = None
     place = 0 if _key(meant) is requests.c.seq else 1
     if meant.newest is not None:
         with database.read() as connection:
             after = _before_newest(connection, meant)
     if after is None:
         after = _BEFORE_ALL_IDS if place else 0
+    if place == 0 and meant.after_seq is not None:
+        # Of two bounds from below SQLite seeks one, and goes through what lies between them.
+        after, meant = max(after, meant.after_seq), replace(meant, after_seq=None)
     # Made once: SQLAlchemy takes as long to make it as SQLite to find a thousand calls.
-    query = answered_calls(select(*_COLUMNS), meant).where(_key(meant) > bindparam("after"))
+    query = answered_calls(select(*_COLUMNS), meant, ordered=True)
+    query = query.where(_key(meant) > bindparam("after"))
     query = query.order_by(_key(meant)).limit(_CALLS_AT_ONCE)
     while True:
         with database.read() as connection:
@@ -219,12 +223,17 @@ def _before_newest(connection: Connection, meant: Meant) -> Any:
     return connection.execute(query.offset(meant.newest).limit(1)).scalar_one_or_none()
 
 
-def answered_calls(query: Select[Any], meant: Meant) -> Select[Any]:
-    """Return a query restricted to the requests, and their responses, that are meant."""
-    return calls_meant(query, meant).where(responses.c.status == _ANSWERED)
+def answered_calls(query: Select[Any], meant: Meant, *, ordered: bool = False) -> Select[Any]:
+    """Return a query restricted to the requests, and their responses, that are meant.
+
+    One that is `ordered` is to be read a part at a time: no index is to find the calls of a
+    version, since all of them would be sorted for each part.
+    """
+    query = calls_meant(query, meant, ordered=ordered)
+    return query.where(responses.c.status == _ANSWERED)
 
 
-def calls_meant(query: Select[Any], meant: Meant) -> Select[Any]:
+def calls_meant(query: Select[Any], meant: Meant, *, ordered: bool = False) -> Select[Any]:
     """Return a query restricted as by `answered_calls`, but to refused calls of versions, too."""
     by_test_key = select(api_keys.c.id).where(api_keys.c.kind == "test")
     key = requests.c.api_key_id
@@ -237,7 +246,8 @@ def calls_meant(query: Select[Any], meant: Meant) -> Select[Any]:
     if meant.user_id is not None:
         query = query.where(requests.c.user_id == meant.user_id)
     if meant.versions is not None:
-        query = query.where(requests.c.model_version_id.in_(meant.versions))
+        version = requests.c.model_version_id
+        query = query.where((version + 0 if ordered else version).in_(meant.versions))
     if meant.other_than is not None:
         query = query.where(requests.c.model_version_id != meant.other_than)
     if meant.since is not None:

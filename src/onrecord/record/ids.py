@@ -19,6 +19,7 @@ __all__ = [
     "MAX_ROWS",
     "first_id_at",
     "is_id",
+    "milliseconds_of",
     "new_id",
     "new_request_id",
     "prediction_id",
@@ -74,7 +75,11 @@ def first_id_at(moment: datetime) -> str:
     return f"{digits[:8]}-{digits[8:]}-7000-8000-000000000000"
 
 
+def milliseconds_of(identifier: str) -> int:
+    """Return the moment that an id was made, in milliseconds since 1970."""
+    return int(identifier[:8] + identifier[9:13], 16)
+
+
 def time_of(identifier: str) -> datetime:
     """Return the moment that an id was made, to the millisecond, in UTC."""
-    milliseconds = int(identifier[:8] + identifier[9:13], 16)
-    return datetime.fromtimestamp(milliseconds / 1000, UTC)
+    return datetime.fromtimestamp(milliseconds_of(identifier) / 1000, UTC)

@@ -46,7 +46,7 @@ class Trust:
         """The full names of the types that a skops file may hold beyond skops' own list."""
         return self._given_types | self._types
 
-    def pin(self, sha256: str, path: Path) -> None:
+    def pin(self, sha256: str, path: Path | str) -> None:
         """Agree to a file's exact bytes; `path` is kept for people only.
 
         Raises SettingsError where there is no trust file or it cannot be written.
