@@ -302,6 +302,7 @@ STRANGER_GETS = {
     ("delete", "/users/{user_id}"): 403,
     ("get", "/predictions/{prediction}"): 404,
     ("get", "/predictions/{prediction}/proof"): 404,
+    ("get", "/predictions/{prediction}/replay"): 404,
     ("get", "/predictions/{prediction}/outcomes"): 404,
     ("post", "/predictions/{prediction}/outcome"): 404,
     ("delete", "/keys/{key_id}"): 404,

@@ -20,7 +20,7 @@ from onrecord.http.services import Services, ServicesDep
 from onrecord.insight.traffic import Traffic
 from onrecord.record.deployments import all_deployments
 from onrecord.record.model_versions import get
-from onrecord.record.traffic import SLICE, slice_of
+from onrecord.record.traffic import slice_of
 
 __all__ = ["check_overseer", "router"]
 
@@ -37,8 +37,8 @@ class _Span:
 
 
 _SPANS = {
-    "3h": _Span("3 hours", timedelta(hours=3), SLICE),
-    "24h": _Span("24 hours", timedelta(days=1), 3 * SLICE),
+    "3h": _Span("3 hours", timedelta(hours=3), timedelta(minutes=10)),
+    "24h": _Span("24 hours", timedelta(days=1), timedelta(minutes=30)),
     "7d": _Span("7 days", timedelta(days=7), timedelta(hours=3)),
     "30d": _Span("30 days", timedelta(days=30), timedelta(hours=12)),
 }
@@ -102,7 +102,7 @@ async def _report(
     span = _SPANS.get(chosen) or _SPANS[_USUAL]
     traffic = Traffic(services.database)
     whole = await services.database.run(traffic.update, 1)
-    until = slice_of(datetime.now(UTC)) + SLICE
+    until = slice_of(datetime.now(UTC), span.step) + span.step
     report = await services.database.run(traffic.report, until - span.length, until, span.step)
     return chosen if chosen in _SPANS else _USUAL, report, whole
 

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
+from sqlalchemy import Connection
 
 from onrecord.record import traffic
 from onrecord.record.commit_order import complete_up_to
@@ -97,12 +98,14 @@ class Traffic:
     def report(self, since: datetime, until: datetime, step: timedelta) -> dict[str, Any]:
         """Return the traffic of the slices that begin in a time.
 
-        `series` has a point for each `step`, a multiple of ten minutes, also where no call came;
+        `step` and both ends are multiples of ten minutes; it is quicker where they are of three
+        hours. `series` has a point for each `step`, also where no call came;
         `versions` one entry for each version that was called, and one without a number where none
         was reached. Durations are in microseconds.
         """
         with self._database.read() as connection:
-            texts = traffic.documents(connection, since, until)
+            length = max(it for it in traffic.SLICES if not step % it)
+            texts = traffic.documents(connection, length, since, until)
             known = {version.id: version for version in versions(connection)}
         whole = Tally()
         by_version: dict[int, Tally] = {}
@@ -134,16 +137,24 @@ class Traffic:
         with self._database.write() as connection:
             if not traffic.advance(connection, done, to):
                 return False
-            if found:
-                before = traffic.documents(connection, min(found), max(found) + traffic.SLICE)
-                merged = {}
-                for since, document in found.items():
-                    known = msgspec.json.decode(before.get(since, "{}"), type=_Document)
-                    for key, tally in document.items():
-                        known.setdefault(key, Tally()).add(tally)
-                    merged[since] = msgspec.json.encode(known).decode()
-                traffic.put_documents(connection, merged)
+            for length in traffic.SLICES:
+                _merge(connection, length, found)
         return True
+
+
+def _merge(connection: Connection, length: timedelta, found: Mapping[datetime, _Document]) -> None:
+    """Add what was found, by ten minutes, to the slices of a length."""
+    starts = {traffic.slice_of(since, length) for since in found}
+    if not starts:
+        return
+    before = traffic.documents(connection, length, min(starts), max(starts) + length)
+    merged = {at: msgspec.json.decode(before.get(at, "{}"), type=_Document) for at in starts}
+    for since, document in found.items():
+        known = merged[traffic.slice_of(since, length)]
+        for key, tally in document.items():
+            known.setdefault(key, Tally()).add(tally)
+    texts = {at: msgspec.json.encode(document).decode() for at, document in merged.items()}
+    traffic.put_documents(connection, length, texts)
 
 
 def _documents(

@@ -60,7 +60,6 @@ NAMING = {
 }
 """How constraints and indexes are named, so that a migration can name them too."""
 
-
 metadata = MetaData(naming_convention=NAMING)
 
 users = Table(
@@ -305,10 +304,11 @@ drift_sketches = Table(
     Column("document", Text, nullable=False),
 )
 
-# What became of the calls of ten minutes, counted; it can be made again from the calls.
+# What became of the calls of so many minutes, counted; it can be made again from the calls.
 traffic = Table(
     "traffic",
     metadata,
+    Column("minutes", Integer, primary_key=True, autoincrement=False),
     Column("since", UtcDateTime, primary_key=True),
     Column("document", Text, nullable=False),
 )

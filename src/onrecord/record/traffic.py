@@ -1,4 +1,4 @@
-"""Traffic: what became of the calls, counted by ten minutes as they came onto the record.
+"""Traffic: what became of the calls, counted by time as they came onto the record.
 
 The database counts and gives back some groups, so that hardly any of it needs the interpreter that
 answers calls. The counts are kept as JSON documents whose meaning is `insight/traffic.py`'s.
@@ -31,7 +31,7 @@ from onrecord.record.upsert import insert_if_missing, put
 
 __all__ = [
     "BINS_AN_OCTAVE",
-    "SLICE",
+    "SLICES",
     "Answered",
     "Refused",
     "advance",
@@ -43,8 +43,8 @@ __all__ = [
     "slice_of",
 ]
 
-SLICE = timedelta(minutes=10)
-"""What is counted together."""
+SLICES = (timedelta(minutes=10), timedelta(hours=3))
+"""What is counted together: the short one for a day, the long one for a month."""
 
 BINS_AN_OCTAVE = 4
 """Bin number n of durations begins at 2^(n / BINS_AN_OCTAVE) microseconds, and bin 0 at none."""
@@ -52,11 +52,13 @@ BINS_AN_OCTAVE = 4
 _BINS = 28 * BINS_AN_OCTAVE
 _ANSWERED = 200
 _THE_ROW = 1
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MINUTE = timedelta(minutes=1)
 
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """So many calls of a slice that a version answered in about the same time."""
+    """So many calls of ten minutes that a version answered in about the same time."""
 
     since: datetime
     model_version_id: int
@@ -66,7 +68,7 @@ class Answered:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """So many calls of a slice that were refused alike; no version where none was reached."""
+    """So many calls of ten minutes that were refused alike; no version where none was reached."""
 
     since: datetime
     model_version_id: int | None
@@ -76,12 +78,9 @@ class Refused:
     calls: int
 
 
-def slice_of(moment: datetime) -> datetime:
-    """Return when the slice of a moment begins."""
-    in_utc = moment.astimezone(UTC)
-    return in_utc - timedelta(
-        minutes=in_utc.minute % 10, seconds=in_utc.second, microseconds=in_utc.microsecond
-    )
+def slice_of(moment: datetime, length: timedelta) -> datetime:
+    """Return when the slice of that length begins that a moment is in."""
+    return moment - (moment - _EPOCH) % length
 
 
 def answered(connection: Connection, after: int, up_to: int) -> list[Answered]:
@@ -130,18 +129,20 @@ def advance(connection: Connection, done: int, to: int) -> bool:
 
 
 def documents(
-    connection: Connection, since: datetime, until: datetime | None = None
+    connection: Connection, length: timedelta, since: datetime, until: datetime
 ) -> dict[datetime, str]:
-    """Return the documents of the slices that begin in a time, by when they begin."""
-    query = select(table.c.since, table.c.document).where(table.c.since >= since)
-    if until is not None:
-        query = query.where(table.c.since < until)
+    """Return the documents of the slices of a length that begin in a time, by when they begin."""
+    query = select(table.c.since, table.c.document).where(
+        table.c.minutes == length // _MINUTE, table.c.since >= since, table.c.since < until
+    )
     return {row.since: row.document for row in connection.execute(query.order_by(table.c.since))}
 
 
-def put_documents(connection: Connection, found: Mapping[datetime, str]) -> None:
-    """Put the documents of some slices in place of those that are there."""
-    put(connection, table, [{"since": since, "document": text} for since, text in found.items()])
+def put_documents(connection: Connection, length: timedelta, found: Mapping[datetime, str]) -> None:
+    """Put the documents of some slices of a length in place of those that are there."""
+    minutes = length // _MINUTE
+    rows = [{"minutes": minutes, "since": at, "document": text} for at, text in found.items()]
+    put(connection, table, rows)
 
 
 def _grouped(groups: tuple[ColumnElement[Any], ...], after: int, up_to: int) -> Any:

@@ -1,4 +1,4 @@
-"""How many calls came in each ten minutes, and what became of them."""
+"""How many calls came in each ten minutes and three hours, and what became of them."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ _BIG = sa.BigInteger().with_variant(sa.Integer, "sqlite")
 def upgrade() -> None:
     op.create_table(
         "traffic",
+        sa.Column("minutes", sa.Integer, nullable=False),
         sa.Column("since", _TIME, nullable=False),
         sa.Column("document", sa.Text, nullable=False),
-        sa.PrimaryKeyConstraint("since", name="pk_traffic"),
+        sa.PrimaryKeyConstraint("minutes", "since", name="pk_traffic"),
     )
     op.create_table(
         "traffic_progress",
