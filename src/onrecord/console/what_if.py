@@ -36,6 +36,11 @@ class Curve:
     now: dict[str, Any] | None
 
     @property
+    def title(self) -> str:
+        """What the score is called where a sentence begins."""
+        return self.score[0].upper() + self.score[1:]
+
+    @property
     def path(self) -> str:
         """The points of the line, as SVG has them."""
         return " ".join(f"{it['x']:.1f},{it['y']:.1f}" for it in self.points)
