@@ -12,6 +12,7 @@ import sys
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,9 +116,11 @@ def run_command(
         mock.patch.object(sys, "argv", arguments),
         redirect_stdout(streams[0]),
         redirect_stderr(streams[1]),
+        ThreadPoolExecutor(1) as thread,
     ):
         try:
-            main()
+            # A browser of the test may have an event loop in this one.
+            thread.submit(main).result()
         except SystemExit as left:
             code = left.code
             if isinstance(code, str):

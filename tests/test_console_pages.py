@@ -21,6 +21,8 @@ PAGES = (
     "record/{call}?replay=1",
     "overview?span=3h",
     "models/risk",
+    "try/risk?v.age=40&v.visits=2.5",
+    "account",
 )
 
 
@@ -131,6 +133,43 @@ def test_the_record_is_walked_through_by_keyboard_alone(browser: Browser, scene:
     expect(page.get_by_text("in force")).to_be_visible()
     assert visit.faults == []
     visit.close()
+
+
+def test_a_model_is_tried_by_keyboard_alone_at_any_width(browser: Browser, scene: Scene) -> None:
+    for width in (WIDE, PHONE):
+        visit = Visit(browser, scene.server.base, width=width, state=scene.state)
+        page = visit.open("/console/try")
+        form = page.locator("#try")
+        age = form.get_by_role("textbox", name="age")
+        tab_to(age)
+        page.keyboard.press("Control+A")
+        page.keyboard.type("71.5")
+        page.keyboard.press("Enter")
+        expect(page.locator(".prediction")).to_have_text(re.compile("^[01]$"), timeout=60_000)
+        expect(age).to_have_value("71.5")
+        expect(page.get_by_role("heading", name="What moved the model")).to_be_visible()
+        assert visit.inaccessible() == []
+        assert not visit.is_too_wide()
+
+        tab_to(form.get_by_role("button", name="Show the curve"))
+        page.keyboard.press("Enter")
+        slider = page.get_by_role("slider")
+        said = page.locator("figure output")
+        before = said.text_content()
+        tab_to(slider)
+        page.keyboard.press("Home")
+        expect(said).not_to_have_text(before or "")
+        assert visit.inaccessible() == []
+        assert not visit.is_too_wide()
+        assert visit.faults == []
+
+        age.fill("old")
+        form.get_by_role("textbox", name="visits").fill("")
+        form.get_by_role("button", name="Predict").click()
+        expect(form.locator(".fault")).to_have_count(2)
+        expect(age).to_have_accessible_description(re.compile("Write a number"))
+        assert visit.inaccessible() == []
+        visit.close()
 
 
 def test_new_calls_come_into_a_live_list_and_the_focus_stays(

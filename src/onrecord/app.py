@@ -16,9 +16,10 @@ from starlette.types import ASGIApp
 import onrecord
 from onrecord.accounts.call_limits import CallLimits
 from onrecord.accounts.rates import Rate, parse_rate
+from onrecord.accounts.set_up import SetUp
 from onrecord.accounts.standing import Gate
+from onrecord.console import account, overview, pages, record_call, sign_in, try_it
 from onrecord.console import model as console_model
-from onrecord.console import overview, pages, record_call, sign_in
 from onrecord.console import record as console_record
 from onrecord.errors import ModelDirectoryError, SettingsError
 from onrecord.http import (
@@ -254,30 +255,6 @@ def create_app(
         lifespan=lifespan,
     )
     room = BodyRoom(_LARGE_BODIES * max(settings.max_body_bytes, _ACCOUNT_BODY_BYTES))
-    app.state.services = Services(
-        database=database,
-        writer=writer,
-        spool=spool,
-        accounts=parts.accounts,
-        sessions=parts.sessions,
-        api_keys=parts.api_keys,
-        gate=gate,
-        eraser=lambda: build_eraser(settings, database),
-        served=served,
-        fleet=fleet,
-        versions=build_versions(settings, database),
-        reveal=reveal,
-        large_bodies=LargeBodies(
-            room, max_bytes=settings.max_body_bytes, seconds=settings.body_seconds
-        ),
-        gate_of=lambda rules: _gate_of(settings, rules),
-        drifts=Drifts(database, reveal),
-        drift_rules=drift_rules(settings),
-        registration_open=settings.registration_open,
-        token_seconds=settings.token_minutes * 60,
-    )
-    _add_routes(app, served, settings)
-    add_refusals(app)
     endpoint = PredictEndpoint(
         BodyLimit(
             app,
@@ -296,6 +273,32 @@ def create_app(
         max_body_bytes=settings.max_body_bytes,
         body_seconds=settings.body_seconds,
     )
+    app.state.services = Services(
+        database=database,
+        writer=writer,
+        spool=spool,
+        accounts=parts.accounts,
+        sessions=parts.sessions,
+        api_keys=parts.api_keys,
+        set_up=SetUp(database, parts.accounts, settings.set_up_file),
+        gate=gate,
+        eraser=lambda: build_eraser(settings, database),
+        served=served,
+        fleet=fleet,
+        versions=build_versions(settings, database),
+        reveal=reveal,
+        large_bodies=LargeBodies(
+            room, max_bytes=settings.max_body_bytes, seconds=settings.body_seconds
+        ),
+        gate_of=lambda rules: _gate_of(settings, rules),
+        drifts=Drifts(database, reveal),
+        drift_rules=drift_rules(settings),
+        predict=endpoint.answer,
+        registration_open=settings.registration_open,
+        token_seconds=settings.token_minutes * 60,
+    )
+    _add_routes(app, served, settings)
+    add_refusals(app)
     return RequestContext(endpoint, access)
 
 
@@ -318,12 +321,15 @@ def _add_routes(app: FastAPI, served: ServedModels, settings: Settings) -> None:
         health,
         pages,
         sign_in,
+        account,
         console_record,
         record_call,
+        try_it,
         overview,
         console_model,
     ):
         app.include_router(room.router)
+    app.include_router(sign_in.root)
     if not settings.docs:
         return
     app.include_router(docs.router)

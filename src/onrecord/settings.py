@@ -328,6 +328,11 @@ class Settings(BaseSettings):
         return self.data_dir / "conversions"
 
     @property
+    def set_up_file(self) -> Path:
+        """The file of the digest of the code that the first admin is made by."""
+        return self.data_dir / "set-up-code"
+
+    @property
     def seal_key_file(self) -> Path:
         """The file of the key that signs tree heads."""
         return self.data_dir / "seal.key"

@@ -17,6 +17,7 @@ import typer
 import uvicorn
 from starlette.types import ASGIApp
 
+from onrecord.accounts.set_up import new_code
 from onrecord.app import create_app
 from onrecord.cli.seal import heads_url
 from onrecord.cli.terminal import shown
@@ -229,6 +230,7 @@ def _announce(settings: Settings) -> None:
     address = f"http://{settings.host}:{settings.port}"
     what = ", ".join(map(str, settings.model_dir)) or "the models on record"
     lines = [f"onrecord serves {what} at {address} (API page: {address}/docs)"]
+    lines.append(f"  console: {address}/console")
     lines.append(f"  record: {settings.shown()['database']}")
     registration = "open" if settings.registration_open else "closed"
     lines.append(f"  registration: {registration} (setting `registration`)")
@@ -237,7 +239,9 @@ def _announce(settings: Settings) -> None:
     database = Database(settings.database_url)
     with database.read() as connection:
         if not users.has_admin(connection):
-            lines.append("  no admin yet: make one with `onrecord users create NAME --admin`")
+            lines.append(f"  no admin yet: make one at {address}/console/set-up by the set-up code")
+            lines.append(f"    {new_code(settings.set_up_file)}")
+            lines.append("    or with `onrecord users create NAME --admin`")
     database.close()
     typer.echo("\n".join(lines), err=True)
 

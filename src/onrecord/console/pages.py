@@ -26,6 +26,7 @@ _FILES = {
     "console.css": "text/css",
     "console.js": "text/javascript",
     "charts.js": "text/javascript",
+    "try.js": "text/javascript",
     f"{_UPLOT}/uPlot.iife.min.js": "text/javascript",
     f"{_UPLOT}/uPlot.min.css": "text/css",
 }

@@ -17,7 +17,7 @@ from onrecord.accounts.caller import Caller
 from onrecord.errors import Forbidden, Unauthenticated
 from onrecord.http.services import ServicesDep
 
-__all__ = ["ChangeDep", "PersonDep", "begin", "check_origin", "end"]
+__all__ = ["ChangeDep", "PersonDep", "begin", "check_origin", "end", "person_of", "token_of"]
 
 _PLAIN = "onrecord_session"
 _FIELD = "csrf"
@@ -53,10 +53,17 @@ def check_origin(request: Request) -> None:
         raise Forbidden("The form was sent from a page of another server.")
 
 
-async def _person(request: Request, services: ServicesDep) -> Caller:
+def token_of(request: Request) -> str:
+    """Return the token that the browser holds; raises Unauthenticated where it has none."""
     token = request.cookies.get(_name(request))
     if token is None:
         raise Unauthenticated("Sign in to see this page.", token_was_sent=False)
+    return token
+
+
+async def person_of(request: Request, services: ServicesDep) -> Caller:
+    """Return who is signed in in a browser; raises Unauthenticated."""
+    token = token_of(request)
     caller = await services.gate.authenticate(f"Bearer {token}")
     caller.check_signed_in()
     request.scope["onrecord.user"] = caller.username
@@ -65,7 +72,7 @@ async def _person(request: Request, services: ServicesDep) -> Caller:
     return caller
 
 
-PersonDep = Annotated[Caller, Depends(_person)]
+PersonDep = Annotated[Caller, Depends(person_of)]
 """Whoever is signed in in this browser."""
 
 

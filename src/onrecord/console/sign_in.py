@@ -8,27 +8,39 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import RedirectResponse
 
 from onrecord.console.pages import PREFIX, PageRoute, page
-from onrecord.console.session import ChangeDep, PersonDep, begin, check_origin, end
-from onrecord.errors import TooManyRequests, Unauthenticated
+from onrecord.console.session import ChangeDep, begin, check_origin, end, person_of, token_of
+from onrecord.errors import CallError, TooManyRequests, Unauthenticated
 from onrecord.http.problems import STATUS
-from onrecord.http.services import ServicesDep
+from onrecord.http.services import Services, ServicesDep
 
-__all__ = ["router"]
+__all__ = ["root", "router"]
 
+root = APIRouter(include_in_schema=False)
 router = APIRouter(prefix=PREFIX, include_in_schema=False, route_class=PageRoute)
 
 
+@root.get("/")
+async def lead() -> Response:
+    """Lead a person who asks for the server itself to the console."""
+    return RedirectResponse(PREFIX, 303)
+
+
 @router.get("")
-async def home(person: PersonDep) -> Response:
-    """Lead to the first page that a person may see."""
-    return RedirectResponse(f"{PREFIX}/{'overview' if person.reads_all else 'record'}", 303)
+async def home(request: Request, services: ServicesDep) -> Response:
+    """Lead to a person's first page, and a stranger to where the first admin is made, or in."""
+    try:
+        token_of(request)
+    except Unauthenticated:
+        if await services.set_up.is_open():
+            return RedirectResponse(f"{PREFIX}/set-up", 303)
+    person = await person_of(request, services)
+    return RedirectResponse(f"{PREFIX}/{'overview' if person.reads_all else 'try'}", 303)
 
 
 @router.get("/sign-in")
-async def show_form(request: Request) -> Response:
+async def show_form(request: Request, services: ServicesDep) -> Response:
     """Show the form to sign in by."""
-    following = _following(request.query_params.get("next"))
-    return page(request, "sign_in.html", following=following, username="", fault=None)
+    return await _form(request, services, following=_following(request.query_params.get("next")))
 
 
 @router.post("/sign-in")
@@ -42,14 +54,7 @@ async def sign_in(request: Request, services: ServicesDep) -> Response:
     try:
         user = await services.accounts.sign_in(username, password, address)
     except (Unauthenticated, TooManyRequests) as error:
-        return page(
-            request,
-            "sign_in.html",
-            code=STATUS[type(error)],
-            following=following,
-            username=username,
-            fault=error.detail,
-        )
+        return await _form(request, services, following=following, username=username, error=error)
     issued = await services.sessions.begin(user)
     response = RedirectResponse(following, 303)
     begin(request, response, issued.access_token, services.token_seconds)
@@ -64,6 +69,26 @@ async def sign_out(request: Request, _: ChangeDep, services: ServicesDep) -> Res
     with contextlib.suppress(Unauthenticated):
         await services.sessions.end(token or "")
     return response
+
+
+async def _form(
+    request: Request,
+    services: Services,
+    *,
+    following: str,
+    username: str = "",
+    error: CallError | None = None,
+) -> Response:
+    return page(
+        request,
+        "sign_in.html",
+        code=200 if error is None else STATUS[type(error)],
+        following=following,
+        username=username,
+        fault=None if error is None else error.detail,
+        registration_open=services.registration_open,
+        no_admin=await services.set_up.is_open(),
+    )
 
 
 def _following(path: str | None) -> str:

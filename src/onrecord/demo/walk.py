@@ -50,6 +50,7 @@ def run_demo(directory: Path, *, port: int, keep_serving: bool) -> None:
         token = _walk(base)
         _show_record(environment)
         typer.echo(f"\nonrecord keeps serving at {base} (API page: {base}/docs)")
+        typer.echo(f"   console: {base}/console")
         typer.echo(f"   try it: curl {base}/predictions -H 'Authorization: Bearer {token}'")
         if keep_serving:
             typer.echo("   Ctrl-C stops it.")

@@ -112,7 +112,7 @@ class PredictEndpoint:
         try:
             if scope["method"] != "POST":
                 raise MethodNotAllowed("Predictions are asked for with POST.")
-            answer = await self._answer(*asked, scope, receive)
+            answer = await self.answer(*asked, scope, receive)
         except CallError as error:
             answer = refusal(error, request_id(scope))
         except ClientGone:
@@ -139,9 +139,14 @@ class PredictEndpoint:
             return model.find(version)
         return model.route.predictor_for(caller.user_id)
 
-    async def _answer(
+    async def answer(
         self, name: str, asked_version: str | None, scope: Scope, receive: Receive
     ) -> Answer:
+        """Return the answer to a call of a model, or of a version of it, once it is on record.
+
+        Of the scope it reads the headers, the query and what `RequestContext` put there. Raises
+        CallError where the call cannot go on record, ClientGone where its body ends too early.
+        """
         if self._admission.full(time.perf_counter()):
             raise overloaded()
         headers = scope["headers"]

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi import Depends, Request
 from fastapi.security import OAuth2PasswordBearer
+from starlette.types import Receive, Scope
 
 from onrecord.accounts.api_keys import ApiKeys
 from onrecord.accounts.caller import Caller
 from onrecord.accounts.sessions import Sessions
+from onrecord.accounts.set_up import SetUp
 from onrecord.accounts.sign_in import Accounts
 from onrecord.accounts.standing import Gate
 from onrecord.errors import Forbidden
@@ -26,6 +28,7 @@ from onrecord.record.database import Database
 from onrecord.record.erase import Eraser
 from onrecord.record.spool import Spool
 from onrecord.record.writer import Writer
+from onrecord.serving.prediction import Answer
 from onrecord.serving.served import ServedModels
 
 __all__ = [
@@ -45,7 +48,7 @@ class Services:
 
     `eraser` makes what erases, from the seal's key as it is then; it raises SealError. `gate_of`
     makes the gate of some rules, which examines in a process of its own. `reveal` decrypts recorded
-    inputs.
+    inputs. `predict` answers a call, as `PredictEndpoint.answer` does.
     """
 
     database: Database
@@ -54,6 +57,7 @@ class Services:
     accounts: Accounts
     sessions: Sessions
     api_keys: ApiKeys
+    set_up: SetUp
     gate: Gate
     eraser: Callable[[], Eraser]
     served: ServedModels
@@ -64,6 +68,7 @@ class Services:
     gate_of: Callable[[GateRules], VersionGate]
     drifts: Drifts
     drift_rules: DriftRules
+    predict: Callable[[str, str | None, Scope, Receive], Awaitable[Answer]]
     registration_open: bool
     token_seconds: int
 

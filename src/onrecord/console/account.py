@@ -1,0 +1,210 @@
+"""Accounts in the console: the first admin, registering, one's password and API keys."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import RedirectResponse
+
+from onrecord.accounts.caller import SCOPES, Caller
+from onrecord.accounts.passwords import MIN_PASSWORD
+from onrecord.console.pages import PREFIX, PageRoute, page
+from onrecord.console.session import ChangeDep, PersonDep, begin, check_origin, end
+from onrecord.errors import (
+    CallError,
+    Conflict,
+    Fault,
+    Forbidden,
+    InvalidInput,
+    TooManyRequests,
+    Unauthenticated,
+)
+from onrecord.http.problems import STATUS
+from onrecord.http.services import Services, ServicesDep
+from onrecord.record.users import User
+
+__all__ = ["router"]
+
+_MOST_KEYS = 200
+
+router = APIRouter(prefix=PREFIX, include_in_schema=False, route_class=PageRoute)
+
+
+@router.get("/set-up")
+async def show_set_up(request: Request, services: ServicesDep) -> Response:
+    """Show the form that makes the first admin, while there is none."""
+    if not await services.set_up.is_open():
+        return RedirectResponse(f"{PREFIX}/sign-in", 303)
+    return _form(request, services, "set_up.html", {}, None)
+
+
+@router.post("/set-up")
+async def set_up(request: Request, services: ServicesDep) -> Response:
+    """Make the first admin by the code that the server printed, and sign it in."""
+    check_origin(request)
+    sent = await _sent(request)
+    try:
+        user = await services.set_up.make_admin(
+            sent.get("code", "").strip(), sent.get("username", ""), sent.get("password", "")
+        )
+    except (Conflict, InvalidInput) as error:
+        return _form(request, services, "set_up.html", sent, error)
+    return await _signed_in(request, services, user)
+
+
+@router.get("/register")
+async def show_register(request: Request, services: ServicesDep) -> Response:
+    """Show the form to register by, where that is open."""
+    _check_open(services)
+    return _form(request, services, "register.html", {}, None)
+
+
+@router.post("/register")
+async def register(request: Request, services: ServicesDep) -> Response:
+    """Make a user, as `POST /users` does, and sign it in."""
+    check_origin(request)
+    _check_open(services)
+    sent = await _sent(request)
+    email = sent.get("email", "").strip() or None
+    try:
+        user = await services.accounts.register(
+            sent.get("username", ""), sent.get("password", ""), email
+        )
+    except (Conflict, InvalidInput) as error:
+        return _form(request, services, "register.html", sent, error)
+    return await _signed_in(request, services, user)
+
+
+@router.get("/account")
+async def show_account(request: Request, person: PersonDep, services: ServicesDep) -> Response:
+    """Show who is signed in, and its API keys."""
+    return await _account(request, person, services)
+
+
+@router.post("/account/password")
+async def change_password(request: Request, person: ChangeDep, services: ServicesDep) -> Response:
+    """Give oneself another password, which ends all sessions."""
+    sent = await _sent(request)
+    address = request.client.host if request.client else "unknown"
+    try:
+        await services.accounts.sign_in(person.username, sent.get("password", ""), address)
+        await services.accounts.set_password(person.user_id, sent.get("new_password", ""))
+    except Unauthenticated:
+        fault = Fault("/password", "wrong", "This is not your password.")
+        error: CallError = InvalidInput("The password is wrong.", faults=(fault,))
+        return await _account(request, person, services, ("password", error))
+    except InvalidInput as told:
+        faults = tuple(Fault("/new_password", it.code, it.detail) for it in told.faults)
+        error = InvalidInput(told.detail, faults=faults)
+        return await _account(request, person, services, ("password", error))
+    except (Conflict, TooManyRequests) as told:
+        return await _account(request, person, services, ("password", told))
+    return _signed_out(request)
+
+
+@router.post("/account/end-sessions")
+async def end_sessions(request: Request, person: ChangeDep, services: ServicesDep) -> Response:
+    """End all of one's sessions, here and elsewhere; API keys stay."""
+    await services.accounts.sign_out_everywhere(person.user_id)
+    return _signed_out(request)
+
+
+@router.post("/account/keys")
+async def make_key(request: Request, person: ChangeDep, services: ServicesDep) -> Response:
+    """Make an API key, as `POST /keys` does, and show it this once."""
+    form = await request.form()
+    sent = await _sent(request)
+    models = [str(it) for it in form.getlist("models")] or None
+    try:
+        _, secret = await services.api_keys.create(
+            person.user_id,
+            name=sent.get("name", "").strip(),
+            kind="test" if sent.get("kind") == "test" else "live",
+            scopes=[it for it in SCOPES if it in form.getlist("scopes")],
+            models=models,
+            expires_at=None,
+        )
+    except (Conflict, Forbidden, InvalidInput) as error:
+        return await _account(request, person, services, ("keys", error), sent=sent)
+    return await _account(request, person, services, secret=secret)
+
+
+@router.post("/account/keys/{key_id}/revoke")
+async def revoke_key(key_id: str, person: ChangeDep, services: ServicesDep) -> Response:
+    """Revoke one of one's API keys."""
+    await services.api_keys.revoke(key_id, owner_id=person.user_id)
+    return RedirectResponse(f"{PREFIX}/account#keys", 303)
+
+
+def _check_open(services: Services) -> None:
+    if not services.registration_open:
+        raise Forbidden("Registration is closed; ask an admin for an account.")
+
+
+async def _sent(request: Request) -> dict[str, str]:
+    return {name: str(value) for name, value in (await request.form()).items()}
+
+
+def _form(
+    request: Request,
+    services: Services,
+    template: str,
+    sent: Mapping[str, str],
+    error: CallError | None,
+) -> Response:
+    return page(
+        request,
+        template,
+        code=200 if error is None else STATUS[type(error)],
+        sent=sent,
+        error=error,
+        faults=_faults(error),
+        least=MIN_PASSWORD,
+        registration_open=services.registration_open,
+    )
+
+
+async def _account(  # noqa: PLR0913 - what the page shows beyond who is signed in
+    request: Request,
+    person: Caller,
+    services: Services,
+    refused: tuple[str, CallError] | None = None,
+    *,
+    sent: Mapping[str, str] | None = None,
+    secret: str | None = None,
+) -> Response:
+    form, error = refused or ("", None)
+    keys = await services.api_keys.page(person.user_id, limit=_MOST_KEYS, after_id=None)
+    return page(
+        request,
+        "account.html",
+        code=200 if error is None else STATUS[type(error)],
+        title="Account",
+        form=form,
+        error=error,
+        faults=_faults(error),
+        sent=sent or {},
+        secret=secret,
+        keys=list(reversed(keys)),
+        scopes=SCOPES,
+        models=sorted(services.served.models),
+        least=MIN_PASSWORD,
+    )
+
+
+def _faults(error: CallError | None) -> dict[str, str]:
+    return {fault.pointer.lstrip("/"): fault.detail for fault in (error.faults if error else ())}
+
+
+async def _signed_in(request: Request, services: Services, user: User) -> Response:
+    issued = await services.sessions.begin(user)
+    response = RedirectResponse(PREFIX, 303)
+    begin(request, response, issued.access_token, services.token_seconds)
+    return response
+
+
+def _signed_out(request: Request) -> Response:
+    response = RedirectResponse(f"{PREFIX}/sign-in", 303)
+    end(request, response)
+    return response
