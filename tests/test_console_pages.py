@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import pytest
 from playwright.sync_api import Browser, Locator, expect
 
 from browser import PHONE, WIDE, Visit, chromium
-from live import GOOD_ROW, Server, linear_model_dir, live_server
+from live import GOOD_ROW, PASSWORD, Server, linear_model_dir, live_server
 
 PAGES = (
     "record",
@@ -28,7 +28,7 @@ PAGES = (
 
 @dataclass(frozen=True)
 class Scene:
-    """A server with an admin, Ada, who is signed in, and some calls; `call` is an answered one."""
+    """What Ada, who is signed in, has asked of a server; `call` is an answered call."""
 
     server: Server
     headers: dict[str, str]
@@ -43,26 +43,37 @@ class Scene:
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
+def server(model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server with an admin, Ada, and a candidate; commands cannot run once the browser does."""
+    home = tmp_path_factory.mktemp("console")
+    second = linear_model_dir(home / "second", seed=8)
+    with live_server(model_dir, home / "data") as running:
+        running.register("ada")
+        for words in (
+            ("users", "set-role", "ada", "admin"),
+            ("models", "add", str(second), "--name", "risk"),
+        ):
+            done = running.command(*words)
+            assert done.returncode == 0, done.stderr
+        yield running
+
+
+@pytest.fixture(scope="module")
+def browser(server: Server) -> Iterator[Browser]:
     with chromium() as running:
         yield running
 
 
 @pytest.fixture(scope="module")
-def scene(
-    browser: Browser, model_dir: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Scene]:
-    home = tmp_path_factory.mktemp("console")
-    with live_server(model_dir, home / "data") as server:
-        headers = {"authorization": f"Bearer {server.register('ada')}"}
-        assert server.command("users", "set-role", "ada", "admin").returncode == 0
-        visit = Visit(browser, server.base)
-        state = visit.sign_in("ada")
-        visit.close()
-        found = Scene(server, headers, state, "")
-        calls = [found.predict(age=20.0 + n) for n in range(0, 60, 5)]
-        found.predict(age="old")
-        yield Scene(server, headers, state, calls[-1])
+def scene(browser: Browser, server: Server) -> Scene:
+    form = {"username": "ada", "password": PASSWORD}
+    token = httpx2.post(f"{server.base}/token", data=form, timeout=30).json()["access_token"]
+    visit = Visit(browser, server.base)
+    found = Scene(server, {"authorization": f"Bearer {token}"}, visit.sign_in("ada"), "")
+    visit.close()
+    calls = [found.predict(age=20.0 + n) for n in range(0, 60, 5)]
+    found.predict(age="old")
+    return replace(found, call=calls[-1])
 
 
 @pytest.mark.parametrize(
@@ -199,11 +210,8 @@ def test_the_record_is_narrowed_and_paged_without_javascript(
 
 
 def test_a_candidate_is_promoted_after_a_question_and_the_gate_says_what_it_found(
-    browser: Browser, scene: Scene, tmp_path: Path
+    browser: Browser, scene: Scene
 ) -> None:
-    second = linear_model_dir(tmp_path / "second", seed=8)
-    added = scene.server.command("models", "add", str(second), "--name", "risk")
-    assert added.returncode == 0, added.stderr
     visit = Visit(browser, scene.server.base, state=scene.state)
     page = visit.open("/console/models/risk")
 

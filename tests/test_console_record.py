@@ -13,11 +13,14 @@ from starlette.testclient import TestClient
 
 from calls import Headers, known, predict, recorded
 from live import GOOD_ROW
+from onrecord.insight.baselines import Drifts
 from onrecord.record import users
+from onrecord.record.by import By
 from onrecord.record.checkpoint import SigningKey
 from onrecord.record.database import Database
 from onrecord.record.heads_file import HeadsFile
 from onrecord.record.ids import prediction_id
+from onrecord.record.model_versions import find
 from onrecord.record.seal import Sealer
 from onrecord.settings import Settings
 
@@ -279,3 +282,29 @@ def test_a_promotion_that_cannot_be_is_refused_on_its_page(
     assert wrong.status_code == 400
     assert "Write a percentage from 0 to 100" in wrong.text
     assert client.get(f"{page}/rollback").status_code == 404
+
+
+def test_a_models_page_has_its_drift_its_scores_over_time_and_its_quality(
+    client: TestClient, person: Person, database: Database
+) -> None:
+    headers = person("ada", "admin")
+    model = "/console/models/risk"
+    none_yet = client.get(f"{model}/drift")
+    predict(client, headers)
+    with database.read() as connection:
+        live = find(connection, "risk", "live")
+    Drifts(database, lambda raw: raw).freeze(live, None, None, By("", operator="tests"))
+    call = predict(client, headers, {**GOOD_ROW, "age": 30.0})
+    client.post(f"/predictions/{call}/outcome", json={"outcome": 0}, headers=headers)
+
+    drift, quality = client.get(f"{model}/drift").text, client.get(f"{model}/quality").text
+
+    assert "has no baseline" in none_yet.text
+    assert "Score over time: probability of 1" in drift
+    assert 'data-chart="' in drift
+    assert re.search(r"<strong>age</strong><span>PSI none</span>.*<span>n 1</span>", drift)
+    assert "Of 2 answered calls the outcome of 1 rows is known" in quality
+    assert "accuracy" in quality
+    versions = client.get(f"{model}/versions.json").json()["versions"]
+    assert [it["alias"] for it in versions] == ["live"]
+    assert "has no candidate" in client.get(f"{model}/compare").text

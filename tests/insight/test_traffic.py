@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from onrecord.insight.traffic import Traffic
-from onrecord.record import api_keys, users
+from onrecord.record import api_keys, traffic, users
 from onrecord.record.api_keys import ApiKey
 from onrecord.record.batch import committer
 from onrecord.record.call import RecordedCall
@@ -58,8 +58,8 @@ class Record:
         }
         return RecordedCall(**values | changes)
 
-    def report(self, traffic: Traffic) -> dict[str, Any]:
-        return traffic.report(NOON, NOON + timedelta(hours=1), 2 * TEN_MINUTES)
+    def report(self, counted: Traffic) -> dict[str, Any]:
+        return counted.report(NOON, NOON + timedelta(hours=1), 2 * TEN_MINUTES)
 
 
 def _test_key(key_id: str, user_id: str) -> ApiKey:
@@ -88,7 +88,7 @@ def record(database_url: str) -> Iterator[Record]:
 
 
 def test_calls_are_counted_once_by_time_version_and_why_they_were_refused(record: Record) -> None:
-    traffic = Traffic(record.database)
+    counted = Traffic(record.database)
     fields = ("/rows/0/age", "/rows/7/age", "/ward")
     record.put(98, minutes=9.9)
     record.put(2, minutes=45, duration_us=64_000)
@@ -97,10 +97,10 @@ def test_calls_are_counted_once_by_time_version_and_why_they_were_refused(record
     record.put(5, api_key_id=record.test_key)
     record.put(minutes=60)
 
-    assert traffic.update()
+    assert counted.update()
     record.put(minutes=20)
-    assert traffic.update()
-    found = record.report(traffic)
+    assert counted.update()
+    found = record.report(counted)
 
     assert (found["calls"], found["answered"], found["refused"]) == (105, 101, 4)
     assert found["errors"] == [
@@ -115,14 +115,14 @@ def test_calls_are_counted_once_by_time_version_and_why_they_were_refused(record
 
 
 def test_percentiles_are_right_to_a_tenth(record: Record) -> None:
-    traffic = Traffic(record.database)
+    counted = Traffic(record.database)
     record.put(90, duration_us=1500)
     record.put(9, duration_us=20_000)
     record.put(1, duration_us=0)
 
-    traffic.update()
+    counted.update()
 
-    durations = record.report(traffic)["duration_us"]
+    durations = record.report(counted)["duration_us"]
     assert durations["p50"] == pytest.approx(1500, rel=0.12)
     assert durations["p95"] == pytest.approx(20_000, rel=0.12)
 
@@ -136,3 +136,5 @@ def test_counting_stops_after_its_batches_and_another_counts_nothing_twice(recor
     assert other.update()
     assert one.update(1)
     assert record.report(one)["calls"] == 10
+    with record.database.write() as connection:
+        assert not traffic.advance(connection, 0, 10)

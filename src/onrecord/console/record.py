@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -86,11 +87,14 @@ async def record_as_csv(request: Request, person: PersonDep, services: ServicesD
 
 
 def csv_response(name: str, rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> Response:
-    """Return rows as a CSV file to keep."""
+    """Return rows as a CSV file to keep; lists in them are JSON."""
     out = io.StringIO(newline="")
     writer = csv.DictWriter(out, columns, extrasaction="ignore")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows(
+        {name: json.dumps(it) if isinstance(it, list) else it for name, it in row.items()}
+        for row in rows
+    )
     headers = {
         "cache-control": "no-store",
         "content-disposition": f'attachment; filename="{name}.csv"',

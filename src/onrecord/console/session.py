@@ -46,9 +46,10 @@ def end(request: Request, response: Response) -> str | None:
 def check_origin(request: Request) -> None:
     """Raise Forbidden where a form was sent from a page of another server."""
     origin = request.headers.get("origin")
-    site = request.headers.get("sec-fetch-site", "same-origin")
+    site = request.headers.get("sec-fetch-site")
+    # A proxy may have changed the Host; only an old browser does not say itself where it is from.
     ours = origin is None or urlsplit(origin).netloc == request.headers.get("host")
-    if not ours or site != "same-origin":
+    if not (ours if site is None else site == "same-origin"):
         raise Forbidden("The form was sent from a page of another server.")
 
 

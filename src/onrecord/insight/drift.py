@@ -163,7 +163,8 @@ def _ranges(before: Spread, now: Spread) -> list[tuple[str, int, int]]:
         return [("all", sum(before.counts), sum(now.counts))]
     inner = np.cumsum(before.counts)[:-1] / max(1, sum(before.counts))
     chosen = sorted({int(np.searchsorted(inner, share)) for share in np.arange(1, 10) / 10})
-    chosen = [place for place in chosen if place < len(before.edges)]
+    # Where the baseline had one value only, all of it lies above the one edge.
+    chosen = [place for place in chosen if place < len(before.edges)] or [0]
     texts = [f"{before.edges[place]:.6g}" for place in chosen]
     names = [f"< {texts[0]}", *(f"{a} to {b}" for a, b in pairwise(texts)), f">= {texts[-1]}"]
     starts = [0, *(place + 1 for place in chosen)]

@@ -1,6 +1,6 @@
 """A page of the record for people: the calls that fit what was asked, and what they were answered.
 
-What an index or a few thousand rows decide is `record/listing.py`'s. Here are the questions that
+What an index or a thousand rows decide is `record/listing.py`'s. Here are the questions that
 need input or answer to be read: which score, and which value in a column.
 """
 
@@ -22,13 +22,10 @@ from onrecord.serving.forms import kind_of
 from onrecord.serving.outputs import class_key
 from onrecord.serving.subjects import values_in_json
 
-__all__ = ["PAYLOAD_WINDOW", "WINDOW", "Page", "Question", "Shown", "page", "score_of"]
+__all__ = ["WINDOW", "Page", "Question", "Shown", "page", "score_of"]
 
-WINDOW = 2000
+WINDOW = 1000
 """How many calls are looked at for one page, of those that an index leads to."""
-
-PAYLOAD_WINDOW = 1000
-"""How many are where input and answer must be read."""
 
 _TWO_CLASSES = 2
 
@@ -83,17 +80,15 @@ def page(connection: Connection, question: Question, *, limit: int, before: str 
     """Return at most `limit` calls that fit, of a window of those before an id."""
     filters = question.filters
     if question.reads_payloads:
-        window = PAYLOAD_WINDOW
-        rows = listing.payloads(connection, filters, before=before, window=window)
+        rows = listing.payloads(connection, filters, before=before, window=WINDOW)
         fitting = (row[0] for row in rows if _fits(question, *row[1:]))
         ids = list(islice(fitting, limit + 1))
     else:
-        window = WINDOW
-        ids = listing.fitting(connection, filters, before=before, limit=limit + 1, window=window)
+        ids = listing.fitting(connection, filters, before=before, limit=limit + 1, window=WINDOW)
     calls = [_shown(line) for line in listing.lines(connection, ids[:limit])]
     if len(ids) > limit:
         return Page(calls, ids[limit - 1], full=True)
-    return Page(calls, listing.end_of_window(connection, filters, before, window), full=False)
+    return Page(calls, listing.end_of_window(connection, filters, before, WINDOW), full=False)
 
 
 def score_of(answer: RecordedAnswer) -> float | None:

@@ -1,7 +1,7 @@
 """Looking through the record, newest call first, at a cost that does not grow with it.
 
 An index leads to the calls of one user, version, key or refusal. Whatever else a call must be is
-judged on the newest few thousand of those, its *window*, and whoever wants to look further back
+judged on the newest of those, its *window*, and whoever wants to look further back
 goes on from the window's end: no question reads the whole record because hardly anything fits it.
 """
 
@@ -125,7 +125,7 @@ def payloads(
     """Return what the calls that fit in a window before an id were asked and answered.
 
     Of each that is the id, and the content type and bytes of input and answer, newest first; bytes
-    are None as in `Line`. Rows are as the driver has them, as there are thousands.
+    are None as in `Line`. Rows are as the driver has them, as there are many.
     """
     near = _window(connection, filters, before, window)
     columns = [it for it in _columns() if it.name in _PAYLOAD]
