@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
 from datetime import datetime
-from importlib.resources import files
 from typing import Any
 from urllib.parse import quote
 
@@ -13,7 +12,8 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 from fastapi.routing import APIRoute
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
-from onrecord.errors import CallError, NotFound, Unauthenticated
+from onrecord.errors import CallError, Unauthenticated
+from onrecord.http.own_files import own_file
 from onrecord.http.problems import STATUS, problem_headers
 
 __all__ = ["PREFIX", "PageRoute", "page", "router"]
@@ -47,11 +47,7 @@ router = APIRouter(prefix=f"{PREFIX}/static", include_in_schema=False)
 @router.get("/{path:path}")
 async def static(path: str) -> Response:
     """Serve one of the pages' own files."""
-    if path not in _FILES:
-        raise NotFound("There is no such file.")
-    content = files("onrecord.console").joinpath("static").joinpath(path).read_bytes()
-    caching = "public, max-age=31536000, immutable" if path.startswith("vendor/") else "no-cache"
-    return Response(content, media_type=_FILES[path], headers={"cache-control": caching})
+    return own_file("onrecord.console", _FILES, path)
 
 
 def page(request: Request, template: str, *, code: int = 200, **values: Any) -> Response:

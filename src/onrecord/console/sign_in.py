@@ -21,8 +21,8 @@ router = APIRouter(prefix=PREFIX, include_in_schema=False, route_class=PageRoute
 
 @root.get("/")
 async def lead() -> Response:
-    """Lead a person who asks for the server itself to the console."""
-    return RedirectResponse(PREFIX, 303)
+    """Lead who opens the bare address to the console."""
+    return RedirectResponse(PREFIX.lstrip("/"))
 
 
 @router.get("")

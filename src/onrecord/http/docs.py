@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from importlib.resources import files
-
 from fastapi import APIRouter, Response
-from fastapi.responses import HTMLResponse, RedirectResponse
+from fastapi.responses import HTMLResponse
 
-from onrecord.errors import NotFound
+from onrecord.http.own_files import own_file
 
 __all__ = ["router"]
 
@@ -50,17 +48,7 @@ async def docs() -> Response:
     )
 
 
-@router.get("/")
-async def root() -> Response:
-    """Lead who opens the bare address to the documentation."""
-    return RedirectResponse("docs")
-
-
 @router.get("/static/{path:path}")
 async def static(path: str) -> Response:
     """Serve one of the page's own files."""
-    if path not in _FILES:
-        raise NotFound("There is no such file.")
-    content = files("onrecord.http").joinpath("static").joinpath(path).read_bytes()
-    caching = "public, max-age=31536000, immutable" if path.startswith("vendor/") else "no-cache"
-    return Response(content, media_type=_FILES[path], headers={"cache-control": caching})
+    return own_file("onrecord.http", _FILES, path)
