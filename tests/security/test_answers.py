@@ -30,6 +30,7 @@ ROUTERS = (
     "predictions",
     "proofs",
     "quality",
+    "replays",
     "tokens",
     "users",
 )
