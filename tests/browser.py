@@ -8,12 +8,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
 from live import PASSWORD
 
 AXE = Path(__file__).with_name("vendor") / "axe-core-4.14.1" / "axe.min.js"
 PHONE, WIDE = 390, 1440
+# Five seconds, as it is else, are few where other tests want the processor, too.
+expect.set_options(timeout=30_000)
 
 
 @contextmanager
