@@ -97,6 +97,16 @@ class Caller:
                 f"This API key lacks the scope {scope!r}; it has: {its_own}.", scope=scope
             )
 
+    def check_reads_all(self) -> None:
+        """Raise Forbidden where not everyone's record is open to it."""
+        if not self.reads_all:
+            raise Forbidden("Only an admin or an auditor may do this.")
+
+    def check_admin(self) -> None:
+        """Raise Forbidden where it is no admin."""
+        if self.role != "admin":
+            raise Forbidden("Only an admin may do this.")
+
     def check_signed_in(self) -> None:
         """Raise Forbidden where it came with an API key."""
         if self.grant is not None:

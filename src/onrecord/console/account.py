@@ -9,7 +9,7 @@ from fastapi.responses import RedirectResponse
 
 from onrecord.accounts.caller import SCOPES, Caller
 from onrecord.accounts.passwords import MIN_PASSWORD
-from onrecord.console.pages import PREFIX, PageRoute, page
+from onrecord.console.pages import PREFIX, PageRoute, fields_of, page
 from onrecord.console.session import ChangeDep, PersonDep, begin, check_origin, end
 from onrecord.errors import (
     CallError,
@@ -21,8 +21,7 @@ from onrecord.errors import (
     Unauthenticated,
 )
 from onrecord.http.problems import STATUS
-from onrecord.http.services import Services, ServicesDep
-from onrecord.record.users import User
+from onrecord.http.services import Services, ServicesDep, address_of
 
 __all__ = ["router"]
 
@@ -36,44 +35,44 @@ async def show_set_up(request: Request, services: ServicesDep) -> Response:
     """Show the form that makes the first admin, while there is none."""
     if not await services.set_up.is_open():
         return RedirectResponse(f"{PREFIX}/sign-in", 303)
-    return _form(request, services, "set_up.html", {}, None)
+    return _form(request, "set_up.html", {}, None)
 
 
 @router.post("/set-up")
 async def set_up(request: Request, services: ServicesDep) -> Response:
     """Make the first admin by the code that the server printed, and sign it in."""
     check_origin(request)
-    sent = await _sent(request)
+    sent = await fields_of(request)
     try:
         user = await services.set_up.make_admin(
             sent.get("code", "").strip(), sent.get("username", ""), sent.get("password", "")
         )
     except (Conflict, InvalidInput) as error:
-        return _form(request, services, "set_up.html", sent, error)
-    return await _signed_in(request, services, user)
+        return _form(request, "set_up.html", sent, error)
+    return await begin(request, services, user, PREFIX)
 
 
 @router.get("/register")
 async def show_register(request: Request, services: ServicesDep) -> Response:
     """Show the form to register by, where that is open."""
-    _check_open(services)
-    return _form(request, services, "register.html", {}, None)
+    services.check_registration_open()
+    return _form(request, "register.html", {}, None)
 
 
 @router.post("/register")
 async def register(request: Request, services: ServicesDep) -> Response:
     """Make a user, as `POST /users` does, and sign it in."""
     check_origin(request)
-    _check_open(services)
-    sent = await _sent(request)
+    services.check_registration_open()
+    sent = await fields_of(request)
     email = sent.get("email", "").strip() or None
     try:
         user = await services.accounts.register(
             sent.get("username", ""), sent.get("password", ""), email
         )
     except (Conflict, InvalidInput) as error:
-        return _form(request, services, "register.html", sent, error)
-    return await _signed_in(request, services, user)
+        return _form(request, "register.html", sent, error)
+    return await begin(request, services, user, PREFIX)
 
 
 @router.get("/account")
@@ -85,10 +84,11 @@ async def show_account(request: Request, person: PersonDep, services: ServicesDe
 @router.post("/account/password")
 async def change_password(request: Request, person: ChangeDep, services: ServicesDep) -> Response:
     """Give oneself another password, which ends all sessions."""
-    sent = await _sent(request)
-    address = request.client.host if request.client else "unknown"
+    sent = await fields_of(request)
     try:
-        await services.accounts.sign_in(person.username, sent.get("password", ""), address)
+        await services.accounts.sign_in(
+            person.username, sent.get("password", ""), address_of(request)
+        )
         await services.accounts.set_password(person.user_id, sent.get("new_password", ""))
     except Unauthenticated:
         fault = Fault("/password", "wrong", "This is not your password.")
@@ -114,7 +114,7 @@ async def end_sessions(request: Request, person: ChangeDep, services: ServicesDe
 async def make_key(request: Request, person: ChangeDep, services: ServicesDep) -> Response:
     """Make an API key, as `POST /keys` does, and show it this once."""
     form = await request.form()
-    sent = await _sent(request)
+    sent = await fields_of(request)
     models = [str(it) for it in form.getlist("models")] or None
     try:
         _, secret = await services.api_keys.create(
@@ -137,18 +137,8 @@ async def revoke_key(key_id: str, person: ChangeDep, services: ServicesDep) -> R
     return RedirectResponse(f"{PREFIX}/account#keys", 303)
 
 
-def _check_open(services: Services) -> None:
-    if not services.registration_open:
-        raise Forbidden("Registration is closed; ask an admin for an account.")
-
-
-async def _sent(request: Request) -> dict[str, str]:
-    return {name: str(value) for name, value in (await request.form()).items()}
-
-
 def _form(
     request: Request,
-    services: Services,
     template: str,
     sent: Mapping[str, str],
     error: CallError | None,
@@ -161,7 +151,6 @@ def _form(
         error=error,
         faults=_faults(error),
         least=MIN_PASSWORD,
-        registration_open=services.registration_open,
     )
 
 
@@ -195,13 +184,6 @@ async def _account(  # noqa: PLR0913 - what the page shows beyond who is signed 
 
 def _faults(error: CallError | None) -> dict[str, str]:
     return {fault.pointer.lstrip("/"): fault.detail for fault in (error.faults if error else ())}
-
-
-async def _signed_in(request: Request, services: Services, user: User) -> Response:
-    issued = await services.sessions.begin(user)
-    response = RedirectResponse(PREFIX, 303)
-    begin(request, response, issued.access_token, services.token_seconds)
-    return response
 
 
 def _signed_out(request: Request) -> Response:

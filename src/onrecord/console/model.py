@@ -8,13 +8,11 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse, RedirectResponse
 
-from onrecord.accounts.caller import Caller
 from onrecord.console.charts import chart
-from onrecord.console.overview import check_overseer
-from onrecord.console.pages import PREFIX, PageRoute, page
+from onrecord.console.pages import PREFIX, PageRoute, fields_of, page
 from onrecord.console.record import csv_response
 from onrecord.console.session import ChangeDep, PersonDep
-from onrecord.errors import Conflict, Fault, Forbidden, GateRefused, InvalidInput, NotFound
+from onrecord.errors import Conflict, Fault, GateRefused, InvalidInput, NotFound
 from onrecord.http import compare, drift, model_versions, quality
 from onrecord.http.model_versions import PromoteOrder
 from onrecord.http.problems import STATUS
@@ -40,7 +38,7 @@ async def show_model(
     request: Request, name: str, person: PersonDep, services: ServicesDep
 ) -> Response:
     """Show a model's versions; what takes a while comes after the page."""
-    check_overseer(person)
+    person.check_reads_all()
     found = await model_versions.list_versions(name, person, services)
     return page(
         request,
@@ -74,7 +72,7 @@ async def show_drift(
     request: Request, name: str, person: PersonDep, services: ServicesDep
 ) -> Response:
     """Show what differs from the baseline, and the scores over time."""
-    check_overseer(person)
+    person.check_reads_all()
     since = _since(request)
     try:
         report = await drift.show_drift(name, person, services, since=since)
@@ -91,7 +89,7 @@ async def show_quality(
     request: Request, name: str, person: PersonDep, services: ServicesDep
 ) -> Response:
     """Show how right the answers were of which the outcome is known."""
-    check_overseer(person)
+    person.check_reads_all()
     since = _since(request)
     found = await quality.show_quality(name, person, services, since, None, "version", None)
     return page(
@@ -108,7 +106,7 @@ async def show_comparison(
     request: Request, name: str, person: PersonDep, services: ServicesDep
 ) -> Response:
     """Show the candidate beside the live version."""
-    check_overseer(person)
+    person.check_reads_all()
     try:
         found = await compare.show_comparison(name, person, services, _since(request), None)
     except NotFound as error:
@@ -122,7 +120,7 @@ async def ask_to_promote(
     request: Request, name: str, person: PersonDep, services: ServicesDep
 ) -> Response:
     """Ask whether a version is really to be the live one."""
-    _check_admin(person)
+    person.check_admin()
     number = request.query_params.get("version", "candidate")
     version = await model_versions.show_version(name, number, person, services)
     return page(
@@ -135,8 +133,8 @@ async def promote(
     request: Request, name: str, person: ChangeDep, services: ServicesDep
 ) -> Response:
     """Make a version the live one where the gate lets it through, and say what the gate found."""
-    _check_admin(person)
-    form = {key: str(value) for key, value in (await request.form()).items()}
+    person.check_admin()
+    form = await fields_of(request)
     version = await model_versions.show_version(name, form.get("version", ""), person, services)
     try:
         order = _promote_order(form, str(version.number))
@@ -169,7 +167,7 @@ async def ask_to_roll_back(
     request: Request, name: str, person: PersonDep, services: ServicesDep
 ) -> Response:
     """Ask whether the previous version is really to be live again."""
-    _check_admin(person)
+    person.check_admin()
     version = await model_versions.show_version(name, "previous", person, services)
     return page(request, "rollback.html", title="Roll back", name=name, version=version)
 
@@ -179,7 +177,7 @@ async def roll_back(
     request: Request, name: str, person: ChangeDep, services: ServicesDep
 ) -> Response:
     """Make the version live again that was before the present one."""
-    _check_admin(person)
+    person.check_admin()
     reason = str((await request.form()).get("reason", ""))[:1000]
     order = model_versions.Order(reason=reason)
     await model_versions.rollback(name, order, person, services)
@@ -228,11 +226,6 @@ def _scores(services: Services, name: str, since: datetime) -> list[dict[str, An
 
 def _nothing(request: Request, title: str, error: Conflict | NotFound) -> Response:
     return page(request, "nothing_part.html", title=title, detail=error.detail)
-
-
-def _check_admin(person: Caller) -> None:
-    if person.role != "admin":
-        raise Forbidden("Only an admin may do this.")
 
 
 def _span(request: Request) -> str:

@@ -15,14 +15,13 @@ from onrecord.console.charts import chart
 from onrecord.console.pages import PREFIX, PageRoute, page
 from onrecord.console.record import csv_response
 from onrecord.console.session import PersonDep
-from onrecord.errors import Forbidden
 from onrecord.http.services import Services, ServicesDep
 from onrecord.insight.traffic import Traffic
 from onrecord.record.deployments import all_deployments
 from onrecord.record.model_versions import get
 from onrecord.record.traffic import slice_of
 
-__all__ = ["check_overseer", "router"]
+__all__ = ["router"]
 
 router = APIRouter(prefix=f"{PREFIX}", include_in_schema=False, route_class=PageRoute)
 
@@ -87,17 +86,11 @@ async def overview_as_csv(request: Request, person: PersonDep, services: Service
     )
 
 
-def check_overseer(person: Caller) -> None:
-    """Raise Forbidden where someone may not see everything."""
-    if not person.reads_all:
-        raise Forbidden("Only an admin or an auditor may do this.")
-
-
 async def _report(
     request: Request, person: Caller, services: Services
 ) -> tuple[str, dict[str, Any], bool]:
     """Return which time is meant, its traffic, and whether all of it is counted."""
-    check_overseer(person)
+    person.check_reads_all()
     chosen = request.query_params.get("span", _USUAL)
     span = _SPANS.get(chosen) or _SPANS[_USUAL]
     traffic = Traffic(services.database)

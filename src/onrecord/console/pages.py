@@ -16,7 +16,7 @@ from onrecord.errors import CallError, Unauthenticated
 from onrecord.http.own_files import own_file
 from onrecord.http.problems import STATUS, problem_headers
 
-__all__ = ["PREFIX", "PageRoute", "page", "router"]
+__all__ = ["PREFIX", "PageRoute", "fields_of", "page", "router"]
 
 PREFIX = "/console"
 """The path under which every page is."""
@@ -61,6 +61,11 @@ def page(request: Request, template: str, *, code: int = 200, **values: Any) -> 
         **values,
     )
     return HTMLResponse(body, status_code=code, headers=_HEADERS)
+
+
+async def fields_of(request: Request) -> dict[str, str]:
+    """Return what a form holds; of several fields of one name the last."""
+    return {name: str(value) for name, value in (await request.form()).items()}
 
 
 class PageRoute(APIRoute):

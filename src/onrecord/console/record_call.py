@@ -7,7 +7,6 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import quote
 
 import msgspec
 from fastapi import APIRouter, Request, Response
@@ -17,7 +16,8 @@ from onrecord.accounts.caller import Caller
 from onrecord.console.pages import PREFIX, PageRoute, page
 from onrecord.console.record import csv_response
 from onrecord.console.session import ChangeDep, PersonDep
-from onrecord.errors import CallError, Conflict, Fault, Forbidden, InvalidInput, NotFound
+from onrecord.console.snippets import curl_command, predict_url
+from onrecord.errors import CallError, Conflict, Fault, InvalidInput, NotFound
 from onrecord.http import erasures, outcomes, proofs, replays
 from onrecord.http.outcomes import OutcomeOrder, check_teller
 from onrecord.http.predictions import as_recorded, find_call
@@ -27,7 +27,7 @@ from onrecord.http.services import Services, ServicesDep
 from onrecord.insight.recorded_calls import RecordedAnswer, decoded_answers
 from onrecord.record.ids import prediction_id, row_of
 from onrecord.record.reader import Entry
-from onrecord.serving.outputs import class_key
+from onrecord.serving.outputs import prediction_text, probabilities_by_class
 
 __all__ = ["router"]
 
@@ -61,7 +61,7 @@ async def call_as_csv(prediction: str, person: PersonDep, services: ServicesDep)
     rows = [
         {
             "id": prediction_id(entry.id, n),
-            "prediction": _text(answer.prediction),
+            "prediction": prediction_text(answer.prediction),
             **{f"probability_{name}": it for name, it in (answer.probabilities or {}).items()},
         }
         for n, answer in enumerate(_answers(entry))
@@ -111,8 +111,7 @@ async def erase(
     request: Request, prediction: str, person: ChangeDep, services: ServicesDep
 ) -> Response:
     """Erase input and answer of the call for ever, as the API's erasure does; admins only."""
-    if person.role != "admin":
-        raise Forbidden("Only an admin may do this.")
+    person.check_admin()
     form = await request.form()
     reason = str(form.get("reason", "")).strip()
     try:
@@ -199,25 +198,11 @@ def _answers(entry: Entry) -> Sequence[RecordedAnswer]:
 
 def _shown(row: int, answer: RecordedAnswer) -> dict[str, Any]:
     """Return an answer with its probabilities by class, and by target where there are several."""
-    chances = answer.probabilities or {}
-    several = isinstance(answer.prediction, dict)
     return {
         "row": row,
-        "prediction": _text(answer.prediction),
-        "probabilities": [
-            (f"{target}: {name}", share)
-            for target, of in chances.items()
-            for name, share in of.items()
-        ]
-        if several
-        else list(chances.items()),
+        "prediction": prediction_text(answer.prediction),
+        "probabilities": probabilities_by_class(answer.prediction, answer.probabilities),
     }
-
-
-def _text(prediction: Any) -> str:
-    if isinstance(prediction, dict):
-        return ", ".join(f"{name}: {class_key(value)}" for name, value in prediction.items())
-    return class_key(prediction)
 
 
 def _outcome(text: str, answer: RecordedAnswer | None) -> Any:
@@ -255,11 +240,5 @@ def _curl(request: Request, entry: Entry, *, concealed: bool) -> str | None:
         text, body = "", ""
     if concealed or not text or len(text) > _CURL_BYTES:
         body = "--data-binary @input"
-    kind = shlex.quote(f"content-type: {entry.content_type or 'application/json'}")
-    url = f"{request.url.scheme}://{request.url.netloc}/models/{quote(entry.model)}/predict"
-    return (
-        f"curl {shlex.quote(url)} \\\n"
-        f'  -H "authorization: Bearer $ONRECORD_TOKEN" \\\n'
-        f"  -H {kind} \\\n"
-        f"  {body}"
-    )
+    kind = entry.content_type or "application/json"
+    return curl_command(predict_url(request, entry.model), kind, body)

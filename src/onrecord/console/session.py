@@ -12,10 +12,12 @@ from typing import Annotated
 from urllib.parse import urlsplit
 
 from fastapi import Depends, Request, Response
+from fastapi.responses import RedirectResponse
 
 from onrecord.accounts.caller import Caller
 from onrecord.errors import Forbidden, Unauthenticated
-from onrecord.http.services import ServicesDep
+from onrecord.http.services import Services, ServicesDep
+from onrecord.record.users import User
 
 __all__ = ["ChangeDep", "PersonDep", "begin", "check_origin", "end", "person_of", "token_of"]
 
@@ -23,17 +25,20 @@ _PLAIN = "onrecord_session"
 _FIELD = "csrf"
 
 
-def begin(request: Request, response: Response, token: str, seconds: int) -> None:
-    """Have the browser hold a token, which is good for so many seconds."""
+async def begin(request: Request, services: Services, user: User, following: str) -> Response:
+    """Begin a session of a user who has just proved to be it, and lead on to a page."""
+    issued = await services.sessions.begin(user)
+    response = RedirectResponse(following, 303)
     response.set_cookie(
         _name(request),
-        token,
-        max_age=seconds,
+        issued.access_token,
+        max_age=services.token_seconds,
         path="/",
         secure=_is_secure(request),
         httponly=True,
         samesite="lax",
     )
+    return response
 
 
 def end(request: Request, response: Response) -> str | None:

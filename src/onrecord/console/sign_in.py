@@ -7,11 +7,11 @@ import contextlib
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import RedirectResponse
 
-from onrecord.console.pages import PREFIX, PageRoute, page
+from onrecord.console.pages import PREFIX, PageRoute, fields_of, page
 from onrecord.console.session import ChangeDep, begin, check_origin, end, person_of, token_of
 from onrecord.errors import CallError, TooManyRequests, Unauthenticated
 from onrecord.http.problems import STATUS
-from onrecord.http.services import Services, ServicesDep
+from onrecord.http.services import Services, ServicesDep, address_of
 
 __all__ = ["root", "router"]
 
@@ -47,18 +47,14 @@ async def show_form(request: Request, services: ServicesDep) -> Response:
 async def sign_in(request: Request, services: ServicesDep) -> Response:
     """Sign in by name and password, as at `/token`."""
     check_origin(request)
-    form = await request.form()
-    username, password = str(form.get("username", "")), str(form.get("password", ""))
-    following = _following(str(form.get("next", "")))
-    address = request.client.host if request.client else "unknown"
+    form = await fields_of(request)
+    username, password = form.get("username", ""), form.get("password", "")
+    following = _following(form.get("next"))
     try:
-        user = await services.accounts.sign_in(username, password, address)
+        user = await services.accounts.sign_in(username, password, address_of(request))
     except (Unauthenticated, TooManyRequests) as error:
         return await _form(request, services, following=following, username=username, error=error)
-    issued = await services.sessions.begin(user)
-    response = RedirectResponse(following, 303)
-    begin(request, response, issued.access_token, services.token_seconds)
-    return response
+    return await begin(request, services, user, following)
 
 
 @router.post("/sign-out")

@@ -7,8 +7,11 @@ import pprint
 import shlex
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
 
-__all__ = ["Snippet", "snippets"]
+from fastapi import Request
+
+__all__ = ["Snippet", "curl_command", "predict_url", "snippets"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,15 +22,26 @@ class Snippet:
     text: str
 
 
+def predict_url(request: Request, model: str) -> str:
+    """Return the address of a model's predictions at the server that a request came to."""
+    return f"{request.url.scheme}://{request.url.netloc}/models/{quote(model)}/predict"
+
+
+def curl_command(url: str, content_type: str, data: str) -> str:
+    """Return the command of a call; `data` is the option that gives its body."""
+    kind = shlex.quote(f"content-type: {content_type}")
+    return (
+        f"curl {shlex.quote(url)} \\\n"
+        f'  -H "authorization: Bearer $ONRECORD_TOKEN" \\\n'
+        f"  -H {kind} \\\n"
+        f"  {data}"
+    )
+
+
 def snippets(url: str, row: dict[str, Any]) -> list[Snippet]:
     """Return the call of a row as curl, Python and JavaScript; each takes ONRECORD_TOKEN."""
     body = json.dumps(row, ensure_ascii=False)
-    curl = (
-        f"curl {shlex.quote(url)} \\\n"
-        f'  -H "authorization: Bearer $ONRECORD_TOKEN" \\\n'
-        f"  -H 'content-type: application/json' \\\n"
-        f"  --data-raw {shlex.quote(body)}"
-    )
+    curl = curl_command(url, "application/json", f"--data-raw {shlex.quote(body)}")
     python = (
         "import os\n\nimport requests\n\n"
         f"row = {pprint.pformat(row, sort_dicts=False)}\n"

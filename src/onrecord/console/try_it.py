@@ -14,16 +14,16 @@ from fastapi.responses import RedirectResponse
 
 from onrecord.console.form_rows import PREFIX as FIELD
 from onrecord.console.form_rows import form_of, row_of
-from onrecord.console.pages import PREFIX, PageRoute, page
+from onrecord.console.pages import PREFIX, PageRoute, fields_of, page
 from onrecord.console.session import ChangeDep, PersonDep, token_of
-from onrecord.console.snippets import Snippet, snippets
+from onrecord.console.snippets import predict_url, snippets
 from onrecord.console.what_if import Curve, curve_of, values_of
 from onrecord.errors import CallError, NotFound
 from onrecord.http.problems import STATUS
 from onrecord.http.services import Services, ServicesDep
 from onrecord.serving.faults import pointer_to
 from onrecord.serving.input_schema import InputSchema
-from onrecord.serving.outputs import class_key
+from onrecord.serving.outputs import class_key, prediction_text, probabilities_by_class
 from onrecord.serving.prediction import Answer, Predictor
 
 __all__ = ["router"]
@@ -71,7 +71,7 @@ async def show_form(request: Request, name: str, _: PersonDep, services: Service
 @router.post("/try/{name}")
 async def ask(request: Request, name: str, _: ChangeDep, services: ServicesDep) -> Response:
     """Ask the model, as `POST /predict` does: for the row, and for the curve of a feature."""
-    form = {key: str(value) for key, value in (await request.form()).items()}
+    form = await fields_of(request)
     predictor = _version(services, name, form.get("version"))
     schema, fields = predictor.model.schema, _fields(form)
     row = row_of(schema, fields)
@@ -185,15 +185,8 @@ def _page(request: Request, services: Services, asked: _Asked) -> Response:
         varied=[it.name for it in model.schema.columns if it.type != "text"],
         examples=_examples(predictor, path),
         link=link,
-        snippets=_snippets(request, predictor, asked),
+        snippets=snippets(predict_url(request, model.name), row_of(model.schema, asked.fields)),
     )
-
-
-def _snippets(request: Request, predictor: Predictor, asked: _Asked) -> list[Snippet]:
-    url = (
-        f"{request.url.scheme}://{request.url.netloc}/models/{quote(predictor.model.name)}/predict"
-    )
-    return snippets(url, row_of(predictor.model.schema, asked.fields))
 
 
 def _examples(predictor: Predictor, path: str) -> list[dict[str, str]]:
@@ -215,20 +208,12 @@ def _examples(predictor: Predictor, path: str) -> list[dict[str, str]]:
 
 def _shown(answer: dict[str, Any]) -> dict[str, Any]:
     """Return an answer as it is shown: the prediction as text, the likeliest class first."""
-    prediction, chances = answer["prediction"], answer.get("probabilities") or {}
-    several = isinstance(prediction, dict)
-    pairs = (
-        [(f"{target}: {name}", it) for target, of in chances.items() for name, it in of.items()]
-        if several
-        else sorted(chances.items(), key=lambda it: -it[1])
-    )
-    text = (
-        ", ".join(f"{name}: {class_key(value)}" for name, value in prediction.items())
-        if several
-        else f"{prediction:.6g}"
-        if isinstance(prediction, float)
-        else class_key(prediction)
-    )
+    prediction = answer["prediction"]
+    pairs = probabilities_by_class(prediction, answer.get("probabilities"))
+    if not isinstance(prediction, dict):
+        pairs.sort(key=lambda it: -it[1])
+    is_number = isinstance(prediction, float)
+    text = f"{prediction:.6g}" if is_number else prediction_text(prediction)
     return {"id": answer["id"], "prediction": text, "probabilities": pairs}
 
 

@@ -39,6 +39,7 @@ __all__ = [
     "ReaderDep",
     "Services",
     "ServicesDep",
+    "address_of",
 ]
 
 
@@ -71,6 +72,16 @@ class Services:
     predict: Callable[[str, str | None, Scope, Receive], Awaitable[Answer]]
     registration_open: bool
     token_seconds: int
+
+    def check_registration_open(self) -> None:
+        """Raise Forbidden where a stranger may not register."""
+        if not self.registration_open:
+            raise Forbidden("Registration is closed; ask an admin for an account.")
+
+
+def address_of(request: Request) -> str:
+    """Return the client's address, by which failures to sign in are counted."""
+    return request.client.host if request.client else "unknown"
 
 
 def _services(request: Request) -> Services:
@@ -118,8 +129,7 @@ ReaderDep = Annotated[Caller, Depends(_reader)]
 
 
 async def _overseer(caller: CallerDep) -> Caller:
-    if not caller.reads_all:
-        raise Forbidden("Only an admin or an auditor may do this.")
+    caller.check_reads_all()
     return caller
 
 
@@ -128,8 +138,7 @@ OverseerDep = Annotated[Caller, Depends(_overseer)]
 
 
 async def _admin(caller: CallerDep) -> Caller:
-    if caller.role != "admin":
-        raise Forbidden("Only an admin may do this.")
+    caller.check_admin()
     return caller
 
 

@@ -14,7 +14,7 @@ from onrecord.accounts.api_keys import is_api_key
 from onrecord.accounts.bearer import bearer_token
 from onrecord.accounts.sessions import Issued
 from onrecord.errors import Conflict, Unauthenticated
-from onrecord.http.services import CallerDep, Services, ServicesDep
+from onrecord.http.services import CallerDep, Services, ServicesDep, address_of
 from onrecord.record.users import User
 
 __all__ = ["Token", "router"]
@@ -97,7 +97,7 @@ async def _grant(
             username, password = fields.get("username"), fields.get("password")
             if not username or not password:
                 raise _OauthError("invalid_request", "Both username and password are needed.")
-            address = request.client.host if request.client else "unknown"
+            address = address_of(request)
             user = await services.accounts.sign_in(username, password, address)
             return user, await services.sessions.begin(user)
         if grant_type == "refresh_token":

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool
 from onrecord.accounts.caller import Role, role_of
 from onrecord.accounts.passwords import MAX_PASSWORD, MIN_PASSWORD, USERNAME_PATTERN
 from onrecord.accounts.sign_in import Accounts
-from onrecord.errors import CallError, Fault, Forbidden, InvalidInput, NotFound
+from onrecord.errors import CallError, Fault, InvalidInput, NotFound
 from onrecord.http.paging import PageCursor, PageLimit
 from onrecord.http.services import AdminDep, CallerDep, OverseerDep, ServicesDep
 from onrecord.http.tokens import Token
@@ -101,8 +101,7 @@ def _shown(user: users.User) -> UserOut:
 @router.post("/users", status_code=201, summary="Register")
 async def register(body: Registration, services: ServicesDep, response: Response) -> Registered:
     """Make a user and hand out its first tokens."""
-    if not services.registration_open:
-        raise Forbidden("Registration is closed; ask an admin for an account.")
+    services.check_registration_open()
     user = await services.accounts.register(body.username, body.password, body.email)
     issued = await services.sessions.begin(user)
     response.headers["cache-control"] = "no-store"

@@ -19,7 +19,7 @@ from onrecord.record import listing
 from onrecord.record.listing import Line
 from onrecord.record.reader import Filters
 from onrecord.serving.forms import kind_of
-from onrecord.serving.outputs import class_key
+from onrecord.serving.outputs import prediction_text
 from onrecord.serving.subjects import values_in_json
 
 __all__ = ["WINDOW", "Page", "Question", "Shown", "page", "score_of"]
@@ -153,10 +153,5 @@ def _shown(line: Line) -> Shown:
     answers = _answers(line.output, line.output_content_type)
     if not answers:
         return Shown(line, None, None, None)
-    prediction = answers[0].prediction
-    told = (
-        ", ".join(f"{name}: {class_key(value)}" for name, value in prediction.items())
-        if isinstance(prediction, dict)
-        else class_key(prediction)
-    )
+    told = prediction_text(answers[0].prediction)
     return Shown(line, told, score_of(answers[0]), len(answers))

@@ -26,14 +26,20 @@ from sqlalchemy import (
     cast,
     false,
     func,
-    literal_column,
     null,
     select,
     union_all,
 )
 
-from onrecord.record.ids import first_id_at, is_id
-from onrecord.record.reader import Filters
+from onrecord.record.ids import is_id
+from onrecord.record.reader import (
+    BY_TEST_KEY,
+    FIRST_ERROR,
+    IS_REFUSED,
+    Filters,
+    conditions_of,
+    times_of,
+)
 from onrecord.record.tables import api_keys, model_versions, requests, responses, users
 from onrecord.record.text import storable
 
@@ -51,9 +57,7 @@ __all__ = [
 MOST_BYTES = 64 * 1024
 """Longer inputs and answers are not read for a list."""
 
-_FIRST_ERROR = 400
 _PAYLOAD = ("content_type", "input", "output_content_type", "output")
-_BY_TEST_KEY = api_keys.c.kind.is_not_distinct_from(literal_column("'test'"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +116,7 @@ def fitting(
     query = (
         select(near.c.id)
         .select_from(_joined(near))
-        .where(*_conditions(filters))
+        .where(*conditions_of(filters))
         .order_by(near.c.id.desc())
         .limit(limit)
     )
@@ -132,7 +136,7 @@ def payloads(
     query = (
         select(cast(requests.c.id, Text), *sorted(columns, key=lambda it: _PAYLOAD.index(it.name)))
         .select_from(_joined(near))
-        .where(*_conditions(filters))
+        .where(*conditions_of(filters))
         .order_by(near.c.id.desc())
     )
     with connection.execute(query) as found:
@@ -168,7 +172,7 @@ def counts(connection: Connection, filters: Filters, *, window: int) -> Counts:
     query = (
         select(*groups, func.count().label("calls"))
         .select_from(_joined(near))
-        .where(*_conditions(filters))
+        .where(*conditions_of(filters))
         .group_by(*groups)
     )
     rows = connection.execute(query).all()
@@ -198,7 +202,7 @@ def _window(connection: Connection, filters: Filters, before: str | None, window
 
 def _keys(connection: Connection, filters: Filters, before: str | None) -> Any:
     """Return the query of the ids that an index leads to, newest first."""
-    by_answer = filters.status is not None and filters.status >= _FIRST_ERROR
+    by_answer = filters.status is not None and filters.status >= FIRST_ERROR
     owned = filters.user_id is not None or filters.api_key_id is not None
     if filters.x_request_id is not None:
         return _newest([_bounded(filters, before, _of_request_id(filters.x_request_id))])
@@ -229,23 +233,17 @@ def _bounded(
 
 
 def _bounded_answers(filters: Filters, before: str | None) -> Select[Any]:
-    # The partial index serves only a query that states its condition literally.
-    refused = responses.c.status >= literal_column(str(_FIRST_ERROR))
     key = responses.c.request_id
-    conditions = [responses.c.status == filters.status, refused]
+    conditions = [responses.c.status == filters.status, IS_REFUSED]
     return select(key.label("id")).where(*conditions, *_times(key, filters, before))
 
 
 def _times(
     key: ColumnElement[str], filters: Filters, before: str | None
 ) -> list[ColumnElement[bool]]:
-    conditions = []
+    conditions = times_of(key, filters)
     if before is not None:
         conditions.append(key < before if is_id(before) else false())
-    if filters.since is not None:
-        conditions.append(key >= first_id_at(filters.since))
-    if filters.until is not None:
-        conditions.append(key < first_id_at(filters.until))
     return conditions
 
 
@@ -285,23 +283,6 @@ def _joined(near: Subquery) -> FromClause:
     )
 
 
-def _conditions(filters: Filters) -> list[ColumnElement[bool]]:
-    found: list[ColumnElement[bool]] = []
-    if filters.test is not None:
-        found.append(_BY_TEST_KEY if filters.test else ~_BY_TEST_KEY)
-    if filters.user_id is not None:
-        found.append(requests.c.user_id == filters.user_id if is_id(filters.user_id) else false())
-    if filters.model is not None:
-        found.append(requests.c.model == storable(filters.model))
-    if filters.models is not None:
-        found.append(requests.c.model.in_(map(storable, filters.models)))
-    if filters.version is not None:
-        found.append(model_versions.c.version == storable(filters.version))
-    if filters.status is not None:
-        found.append(responses.c.status == filters.status)
-    return found
-
-
 def _columns() -> list[ColumnElement[Any]]:
     def short(column: ColumnElement[Any]) -> ColumnElement[Any]:
         return case((func.octet_length(column) <= MOST_BYTES, column), else_=null())
@@ -319,7 +300,7 @@ def _columns() -> list[ColumnElement[Any]]:
         responses.c.error_code,
         responses.c.error_fields,
         responses.c.duration_us,
-        _BY_TEST_KEY.label("test"),
+        BY_TEST_KEY.label("test"),
         requests.c.erasure_seq.is_not(None).label("erased"),
         requests.c.content_type,
         short(requests.c.input).label("input"),

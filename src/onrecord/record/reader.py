@@ -22,12 +22,30 @@ from onrecord.record.tables import (
 )
 from onrecord.record.text import storable
 
-__all__ = ["Entry", "Filters", "answers", "count", "find", "find_by_key", "page", "stream"]
+__all__ = [
+    "BY_TEST_KEY",
+    "FIRST_ERROR",
+    "IS_REFUSED",
+    "Entry",
+    "Filters",
+    "answers",
+    "conditions_of",
+    "count",
+    "find",
+    "find_by_key",
+    "page",
+    "stream",
+    "times_of",
+]
 
 _STREAM_ROWS = 1000
 _MOST_BYTES = 16 << 20
-_FIRST_ERROR = 400
-_BY_TEST_KEY = api_keys.c.kind.is_not_distinct_from(literal_column("'test'"))
+FIRST_ERROR = 400
+BY_TEST_KEY = api_keys.c.kind.is_not_distinct_from(literal_column("'test'"))
+"""Whether a call was made by a test key."""
+
+IS_REFUSED = responses.c.status >= literal_column(str(FIRST_ERROR))
+"""The condition of the partial index of refusals, which serves only who states it literally."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +216,7 @@ def _entries() -> Select[Any]:
         users.c.username,
         model_versions.c.version.label("model_version"),
         model_versions.c.sha256.label("model_sha256"),
-        _BY_TEST_KEY.label("test"),
+        BY_TEST_KEY.label("test"),
         erasures.c.erased_at,
         erasures.c.id.label("erasure_id"),
     ).select_from(_joined())
@@ -206,13 +224,22 @@ def _entries() -> Select[Any]:
 
 def _key(filters: Filters) -> ColumnElement[str]:
     """Return the id to order by: that of the table whose index the filters can use."""
-    if filters.status is not None and filters.status >= _FIRST_ERROR:
+    if filters.status is not None and filters.status >= FIRST_ERROR:
         return responses.c.request_id
     return requests.c.id
 
 
 def _where(query: Select[Any], filters: Filters) -> Select[Any]:
-    key = _key(filters)
+    conditions = [*conditions_of(filters), *times_of(_key(filters), filters)]
+    if filters.status is not None and filters.status >= FIRST_ERROR:
+        conditions.append(IS_REFUSED)
+    if filters.x_request_id is not None:
+        conditions.append(requests.c.x_request_id == storable(filters.x_request_id))
+    return query.where(*conditions)
+
+
+def conditions_of(filters: Filters) -> list[ColumnElement[bool]]:
+    """Return what a call must be by its caller, its model and its status."""
     conditions = _of_callers(filters)
     if filters.model is not None:
         conditions.append(requests.c.model == storable(filters.model))
@@ -222,16 +249,17 @@ def _where(query: Select[Any], filters: Filters) -> Select[Any]:
         conditions.append(model_versions.c.version == storable(filters.version))
     if filters.status is not None:
         conditions.append(responses.c.status == filters.status)
-        if filters.status >= _FIRST_ERROR:
-            # The partial index serves only a query that states its condition literally.
-            conditions.append(responses.c.status >= literal_column(str(_FIRST_ERROR)))
+    return conditions
+
+
+def times_of(key: ColumnElement[str], filters: Filters) -> list[ColumnElement[bool]]:
+    """Return when a call must have come, as bounds of its id."""
+    conditions = []
     if filters.since is not None:
         conditions.append(key >= first_id_at(filters.since))
     if filters.until is not None:
         conditions.append(key < first_id_at(filters.until))
-    if filters.x_request_id is not None:
-        conditions.append(requests.c.x_request_id == storable(filters.x_request_id))
-    return query.where(*conditions)
+    return conditions
 
 
 def _of_callers(filters: Filters) -> list[ColumnElement[bool]]:
@@ -243,7 +271,7 @@ def _of_callers(filters: Filters) -> list[ColumnElement[bool]]:
         known = is_id(filters.api_key_id)
         conditions.append(requests.c.api_key_id == filters.api_key_id if known else false())
     if filters.test is not None:
-        conditions.append(_BY_TEST_KEY if filters.test else ~_BY_TEST_KEY)
+        conditions.append(BY_TEST_KEY if filters.test else ~BY_TEST_KEY)
     return conditions
 
 

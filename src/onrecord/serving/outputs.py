@@ -11,7 +11,7 @@ import numpy as np
 
 from onrecord.errors import Unanswerable
 
-__all__ = ["Outputs", "TargetOutput", "class_key"]
+__all__ = ["Outputs", "TargetOutput", "class_key", "prediction_text", "probabilities_by_class"]
 
 
 def class_key(label: Any) -> str:
@@ -19,6 +19,21 @@ def class_key(label: Any) -> str:
     if isinstance(label, bool):
         return "true" if label else "false"
     return str(label)
+
+
+def prediction_text(prediction: Any) -> str:
+    """Return an answer's prediction as people read it: a class, a number, or those of targets."""
+    if isinstance(prediction, dict):
+        return ", ".join(f"{name}: {class_key(value)}" for name, value in prediction.items())
+    return class_key(prediction)
+
+
+def probabilities_by_class(prediction: Any, probabilities: Any) -> list[tuple[str, Any]]:
+    """Return an answer's probabilities by class, and by target where there are several."""
+    chances = probabilities or {}
+    if not isinstance(prediction, dict):
+        return list(chances.items())
+    return [(f"{target}: {name}", it) for target, of in chances.items() for name, it in of.items()]
 
 
 @dataclass(slots=True)
