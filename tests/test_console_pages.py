@@ -23,6 +23,11 @@ PAGES = (
     "models/risk",
     "try/risk?v.age=40&v.visits=2.5",
     "account",
+    "admin/users?search=a",
+    "admin/keys",
+    "admin/models",
+    "admin/health",
+    "admin/settings",
 )
 
 

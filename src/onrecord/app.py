@@ -18,7 +18,16 @@ from onrecord.accounts.call_limits import CallLimits
 from onrecord.accounts.rates import Rate, parse_rate
 from onrecord.accounts.set_up import SetUp
 from onrecord.accounts.standing import Gate
-from onrecord.console import account, overview, pages, record_call, sign_in, try_it
+from onrecord.console import (
+    account,
+    admin,
+    admin_users,
+    overview,
+    pages,
+    record_call,
+    sign_in,
+    try_it,
+)
 from onrecord.console import model as console_model
 from onrecord.console import record as console_record
 from onrecord.errors import ModelDirectoryError, SettingsError
@@ -64,6 +73,7 @@ from onrecord.parts import (
     build_reveal,
     build_versions,
     convert_apart,
+    described,
     drift_rules,
     load_given_models,
     loader,
@@ -296,6 +306,7 @@ def create_app(
         predict=endpoint.answer,
         registration_open=settings.registration_open,
         token_seconds=settings.token_minutes * 60,
+        settings=described(settings),
     )
     _add_routes(app, served, settings)
     add_refusals(app)
@@ -327,6 +338,8 @@ def _add_routes(app: FastAPI, served: ServedModels, settings: Settings) -> None:
         try_it,
         overview,
         console_model,
+        admin,
+        admin_users,
     ):
         app.include_router(room.router)
     app.include_router(sign_in.root)

@@ -55,6 +55,7 @@ __all__ = [
     "build_versions",
     "check_drift_webhook",
     "convert_apart",
+    "described",
     "drift_rules",
     "first_model_name",
     "load_directory",
@@ -317,3 +318,16 @@ def writer_process(settings: Settings) -> WriterProcess:
             log_level=settings.log_level,
         )
     )
+
+
+def described(settings: Settings) -> list[dict[str, object]]:
+    """Return each setting's name, value (secrets masked), meaning, and whether it was given."""
+    return [
+        {
+            "name": name,
+            "value": value,
+            "meaning": Settings.model_fields[name].description,
+            "given": name in settings.model_fields_set,
+        }
+        for name, value in settings.shown().items()
+    ]

@@ -27,6 +27,7 @@ from sqlalchemy.exc import ArgumentError
 
 from onrecord.errors import SettingsError
 from onrecord.loopback import is_loopback
+from onrecord.record.masked_url import masked_url
 from onrecord.record.spool_place import SpoolPlace
 
 __all__ = ["Settings", "load_settings"]
@@ -369,11 +370,7 @@ class Settings(BaseSettings):
     def shown(self) -> dict[str, object]:
         """Return every setting with secrets masked, for people and logs."""
         values = self.model_dump(mode="json")
-        if self.token_secrets is not None:
-            values["token_secrets"] = "**********"  # noqa: S105 - the mask
-        if self.heads_url is not None:
-            values["heads_url"] = "**********"
-        values["database"] = make_url(self.database_url).render_as_string(hide_password=True)
+        values["database"] = masked_url(make_url(self.database_url))
         return values
 
 

@@ -9,7 +9,7 @@ from fastapi.responses import RedirectResponse
 
 from onrecord.accounts.caller import SCOPES, Caller
 from onrecord.accounts.passwords import MIN_PASSWORD
-from onrecord.console.pages import PREFIX, PageRoute, fields_of, page
+from onrecord.console.pages import PREFIX, PageRoute, faults_of, fields_of, page
 from onrecord.console.session import ChangeDep, PersonDep, begin, check_origin, end
 from onrecord.errors import (
     CallError,
@@ -130,9 +130,10 @@ async def make_key(request: Request, person: ChangeDep, services: ServicesDep) -
     return await _account(request, person, services, secret=secret)
 
 
-@router.post("/account/keys/{key_id}/revoke")
-async def revoke_key(key_id: str, person: ChangeDep, services: ServicesDep) -> Response:
-    """Revoke one of one's API keys."""
+@router.post("/account/keys/revoke")
+async def revoke_key(request: Request, person: ChangeDep, services: ServicesDep) -> Response:
+    """Revoke the one of one's API keys that the form names."""
+    key_id = (await fields_of(request)).get("key", "")
     await services.api_keys.revoke(key_id, owner_id=person.user_id)
     return RedirectResponse(f"{PREFIX}/account#keys", 303)
 
@@ -149,7 +150,7 @@ def _form(
         code=200 if error is None else STATUS[type(error)],
         sent=sent,
         error=error,
-        faults=_faults(error),
+        faults=faults_of(error),
         least=MIN_PASSWORD,
     )
 
@@ -172,7 +173,7 @@ async def _account(  # noqa: PLR0913 - what the page shows beyond who is signed 
         title="Account",
         form=form,
         error=error,
-        faults=_faults(error),
+        faults=faults_of(error),
         sent=sent or {},
         secret=secret,
         keys=list(reversed(keys)),
@@ -180,10 +181,6 @@ async def _account(  # noqa: PLR0913 - what the page shows beyond who is signed 
         models=sorted(services.served.models),
         least=MIN_PASSWORD,
     )
-
-
-def _faults(error: CallError | None) -> dict[str, str]:
-    return {fault.pointer.lstrip("/"): fault.detail for fault in (error.faults if error else ())}
 
 
 def _signed_out(request: Request) -> Response:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Coroutine
 from datetime import datetime
 from typing import Any
@@ -11,12 +12,13 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
 from fastapi.routing import APIRoute
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
 
 from onrecord.errors import CallError, Unauthenticated
 from onrecord.http.own_files import own_file
 from onrecord.http.problems import STATUS, problem_headers
 
-__all__ = ["PREFIX", "PageRoute", "fields_of", "page", "router"]
+__all__ = ["PREFIX", "PageRoute", "faults_of", "fields_of", "page", "router"]
 
 PREFIX = "/console"
 """The path under which every page is."""
@@ -38,6 +40,7 @@ _HEADERS = {
     "referrer-policy": "same-origin",
     "cache-control": "no-store",
 }
+_CODE = re.compile(r"`([^`]+)`")
 _SECOND_US = 1e6
 _MILLISECOND_US = 1e3
 
@@ -66,6 +69,11 @@ def page(request: Request, template: str, *, code: int = 200, **values: Any) -> 
 async def fields_of(request: Request) -> dict[str, str]:
     """Return what a form holds; of several fields of one name the last."""
     return {name: str(value) for name, value in (await request.form()).items()}
+
+
+def faults_of(error: CallError | None) -> dict[str, str]:
+    """Return what is wrong with each field of a form."""
+    return {fault.pointer.lstrip("/"): fault.detail for fault in (error.faults if error else ())}
 
 
 class PageRoute(APIRoute):
@@ -128,6 +136,11 @@ def _count(value: int) -> str:
     return f"{value:,}"
 
 
+def _with_code(text: str) -> Markup:
+    """Return a sentence in which what stands between backticks is shown as code."""
+    return Markup(_CODE.sub(r"<code>\1</code>", str(escape(text))))  # noqa: S704 - escaped before
+
+
 _templates = Environment(
     # Reports look the same here as in the files that commands write.
     loader=ChoiceLoader([PackageLoader("onrecord.console"), PackageLoader("onrecord.insight")]),
@@ -142,4 +155,5 @@ _templates.filters |= {
     "figure": _figure,
     "share": _share,
     "time": _time,
+    "with_code": _with_code,
 }

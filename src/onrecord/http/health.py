@@ -18,8 +18,9 @@ from onrecord.record.database import Database
 from onrecord.record.seal import newest_head, unsealed_at_most
 from onrecord.record.spool import Depth
 
-__all__ = ["router"]
+__all__ = ["readiness", "router"]
 
+_NOT_READY = "not ready"
 _PATIENCE_SECONDS = 2.0
 
 router = APIRouter(tags=["health"])
@@ -78,6 +79,14 @@ async def healthz() -> Alive:
 )
 async def readyz(services: ServicesDep) -> Readiness:
     """Check the models, the database, its migrations, the record's writer and its spool."""
+    found = await readiness(services)
+    if found.status != _NOT_READY:
+        return found
+    return JSONResponse(found.model_dump(mode="json"), status_code=503)  # type: ignore[return-value]
+
+
+async def readiness(services: Services) -> Readiness:
+    """Return what `/readyz` answers with: whether predictions can be answered, check by check."""
     missing = services.fleet.missing
     checks = {"model": f"cannot be loaded: {', '.join(missing)}" if missing else "ok"}
     database, away = await _check_database(services)
@@ -89,8 +98,8 @@ async def readyz(services: ServicesDep) -> Readiness:
         checks["spool"] = "full" if depth.full else "ok"
     faults = {name for name, finding in checks.items() if finding != "ok"}
     ready = not faults or (spooling and away and faults == {"database"})
-    answer = Readiness(
-        status=("spooling" if spooling else "ok") if ready else "not ready",
+    return Readiness(
+        status=("spooling" if spooling else "ok") if ready else _NOT_READY,
         checks=checks,
         spool=depth
         and SpoolDepth(
@@ -102,9 +111,6 @@ async def readyz(services: ServicesDep) -> Readiness:
         seal=await _seal(services.database) if database == "ok" else None,
         not_loaded=dict(services.fleet.failures),
     )
-    if ready:
-        return answer
-    return JSONResponse(answer.model_dump(mode="json"), status_code=503)  # type: ignore[return-value]
 
 
 @router.get(

@@ -20,7 +20,7 @@ from onrecord.record.by import By
 from onrecord.record.deployments import Deployment, deployment_of
 from onrecord.record.model_versions import StoredVersion, find, versions_of
 
-__all__ = ["Order", "PromoteOrder", "check_reaches", "router"]
+__all__ = ["Order", "PromoteOrder", "check_reaches", "router", "shown_change"]
 
 router = APIRouter(prefix="/models/{name}", tags=["models"])
 
@@ -234,11 +234,14 @@ async def list_changes(
             return model_changes.page(connection, model=name, limit=limit + 1, before=before)
 
     found = await services.database.run(read)
-    shown = []
-    for it in found[:limit]:
-        values = {field: getattr(it, field) for field in ModelChangeOut.model_fields}
-        shown.append(ModelChangeOut(**values | {"details": json.loads(it.details)}))
+    shown = [shown_change(it) for it in found[:limit]]
     return ModelChangePage(changes=shown, next=found[limit - 1].seq if len(found) > limit else None)
+
+
+def shown_change(change: model_changes.ModelChange) -> ModelChangeOut:
+    """Return a change as the API shows it."""
+    values = {field: getattr(change, field) for field in ModelChangeOut.model_fields}
+    return ModelChangeOut(**values | {"details": json.loads(change.details)})
 
 
 def check_reaches(caller: Caller, name: str) -> None:

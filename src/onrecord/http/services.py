@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -49,7 +49,8 @@ class Services:
 
     `eraser` makes what erases, from the seal's key as it is then; it raises SealError. `gate_of`
     makes the gate of some rules, which examines in a process of its own. `reveal` decrypts recorded
-    inputs. `predict` answers a call, as `PredictEndpoint.answer` does.
+    inputs. `predict` answers a call, as `PredictEndpoint.answer` does. `settings` is each setting's
+    `name`, `value` (secrets masked), `meaning` and whether it was `given`, for people to read.
     """
 
     database: Database
@@ -72,6 +73,7 @@ class Services:
     predict: Callable[[str, str | None, Scope, Receive], Awaitable[Answer]]
     registration_open: bool
     token_seconds: int
+    settings: Sequence[Mapping[str, object]]
 
     def check_registration_open(self) -> None:
         """Raise Forbidden where a stranger may not register."""

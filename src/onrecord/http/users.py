@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Annotated
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, ConfigDict, Field, StrictBool
 
 from onrecord.accounts.caller import Role, role_of
@@ -126,6 +127,14 @@ async def list_users(
     services: ServicesDep,
     limit: PageLimit = 100,
     after: PageCursor = None,
+    search: Annotated[
+        str | None,
+        Query(
+            min_length=1,
+            max_length=256,
+            description="What the username or e-mail address has in it, whatever the case.",
+        ),
+    ] = None,
 ) -> UserPage:
     """List every user, deleted ones included; admins and auditors only."""
     if after is not None and not is_id(after):
@@ -136,7 +145,7 @@ async def list_users(
 
     def read() -> list[users.User]:
         with services.database.read() as connection:
-            return users.page(connection, limit=limit + 1, after_id=after)
+            return users.page(connection, limit=limit + 1, after_id=after, search=search)
 
     found = await services.database.run(read)
     return UserPage(

@@ -14,6 +14,7 @@ from sqlalchemy.engine import make_url
 
 from onrecord.errors import DatabaseError, Unavailable
 from onrecord.record import postgresql_engine, schema, sqlite_engine
+from onrecord.record.masked_url import masked_url
 
 __all__ = ["Database"]
 
@@ -39,7 +40,7 @@ class Database:
                 "The database URL cannot be read; write sqlite:///path/to/file or "
                 "postgresql://user:password@host/name."
             ) from None
-        self.url = address.render_as_string(hide_password=True)
+        self.url = masked_url(address)
         kind = address.get_backend_name()
         self.dialect: Literal["sqlite", "postgresql"]
         if kind == "sqlite":

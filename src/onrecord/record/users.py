@@ -110,11 +110,22 @@ def by_subject(connection: Connection, issuer: str, subject: str) -> User | None
     return _one(connection, (users.c.issuer == issuer) & (users.c.subject == subject))
 
 
-def page(connection: Connection, limit: int, after_id: str | None) -> list[User]:
-    """Return at most `limit` users, oldest first, that came after the id `after_id`."""
+def page(
+    connection: Connection, limit: int, after_id: str | None, search: str | None = None
+) -> list[User]:
+    """Return at most `limit` users, oldest first, that came after the id `after_id`.
+
+    With a `search` only those whose username or e-mail address has it in it, whatever the case.
+    """
     query = select(*_COLUMNS).order_by(users.c.id).limit(limit)
     if after_id is not None:
         query = query.where(users.c.id > after_id)
+    if search is not None:
+        part = _key(search)
+        query = query.where(
+            users.c.username_key.contains(part, autoescape=True)
+            | func.lower(users.c.email).contains(part, autoescape=True)
+        )
     return [User(**row._mapping) for row in connection.execute(query)]  # noqa: SLF001
 
 
