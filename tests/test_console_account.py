@@ -1,9 +1,12 @@
 """Accounts in the console: the first admin, registering, signing in, password and API keys."""
 
 import re
+import time
 from collections.abc import Iterator
+from datetime import timedelta
 
 import pytest
+import time_machine
 from starlette.testclient import TestClient
 
 from calls import bearer, wait_until
@@ -187,7 +190,9 @@ def test_an_api_key_is_shown_once_predicts_and_can_be_revoked(client: TestClient
     assert "revoked" in client.get("/console/account").text
 
 
-@pytest.mark.parametrize("path", ["keys", "password", "end-sessions", "keys/revoke"])
+@pytest.mark.parametrize(
+    "path", ["keys", "password", "end-sessions", "sessions/end", "keys/revoke"]
+)
 def test_nothing_of_an_account_changes_without_the_sessions_own_form(
     client: TestClient, path: str
 ) -> None:
@@ -196,3 +201,95 @@ def test_nothing_of_an_account_changes_without_the_sessions_own_form(
     answer = client.post(f"/console/account/{path}", data={"csrf": "guessed", "name": "x"})
 
     assert answer.status_code == 403
+
+
+def test_a_session_is_renewed_while_it_is_used_and_ends_when_it_is_not(client: TestClient) -> None:
+    with time_machine.travel(time.time()) as clock:
+        register(client)
+        told = csrf(client)
+        tokens = set()
+        for _ in range(4):
+            clock.shift(timedelta(minutes=40))
+            assert client.get("/console/account", follow_redirects=False).status_code == 200
+            tokens.add((client.cookies[COOKIE], client.cookies["onrecord_refresh"]))
+
+        sent = {"csrf": told, "name": "nightly", "scopes": "predict"}
+        assert client.post("/console/account/keys", data=sent).status_code == 200
+        assert len(tokens) == 4
+        clock.shift(timedelta(minutes=61))
+        answer = client.get("/console/account", follow_redirects=False)
+
+        assert answer.status_code == 303
+        assert answer.headers["location"].startswith("/console/sign-in")
+
+
+def test_pages_that_are_opened_at_once_after_a_while_end_no_session(client: TestClient) -> None:
+    with time_machine.travel(time.time()) as clock:
+        register(client)
+        before = dict(client.cookies)
+        clock.shift(timedelta(minutes=40))
+        client.get("/console/account")
+        after = dict(client.cookies)
+        client.cookies.clear()
+
+        headers = {"cookie": "; ".join(f"{name}={value}" for name, value in before.items())}
+        other = client.get("/console/account", headers=headers)
+
+        assert other.status_code == 200
+        assert "set-cookie" not in other.headers
+        assert after[COOKIE] != before[COOKIE]
+        for name, value in after.items():
+            client.cookies.set(name, value)
+        assert client.get("/console/account", follow_redirects=False).status_code == 200
+
+
+def test_signing_in_ends_the_session_that_the_browser_had_before(client: TestClient) -> None:
+    register(client)
+    token = client.cookies[COOKIE]
+
+    client.post("/console/sign-in", data={"username": "ada", "password": PASSWORD})
+
+    assert client.cookies[COOKIE] != token
+    wait_until(lambda: client.get("/users/me", headers=bearer(token)).status_code == 401)
+
+
+def test_signing_out_when_half_the_time_is_gone_leaves_no_cookie(client: TestClient) -> None:
+    with time_machine.travel(time.time()) as clock:
+        register(client)
+        told = csrf(client)
+        clock.shift(timedelta(minutes=40))
+
+        client.post("/console/sign-out", data={"csrf": told})
+
+        assert dict(client.cookies) == {}
+
+
+def test_ones_sessions_are_listed_and_one_of_them_is_ended(client: TestClient) -> None:
+    register(client)
+    form = {"username": "ada", "password": PASSWORD}
+    elsewhere = client.post("/token", data=form).json()["access_token"]
+    page = client.get("/console/account").text
+    newest, oldest = re.findall(r'name="session" value="([^"]+)"', page)
+    assert page.count("<td>this one<td>") == 1
+
+    sent = {"csrf": csrf(client), "session": newest}
+    client.post("/console/account/sessions/end", data=sent)
+
+    wait_until(lambda: client.get("/users/me", headers=bearer(elsewhere)).status_code == 401)
+    page = client.get("/console/account").text
+    assert re.findall(r'name="session" value="([^"]+)"', page) == [oldest]
+    answer = client.post("/console/account/sessions/end", data=sent | {"session": oldest})
+    assert answer.url.path == "/console/sign-in"
+    assert dict(client.cookies) == {}
+
+
+def test_a_session_of_somebody_else_cannot_be_ended(client: TestClient) -> None:
+    register(client)
+    page = client.get("/console/account").text
+    (theirs,) = re.findall(r'name="session" value="([^"]+)"', page)
+    client.cookies.clear()
+    register(client, "eve")
+
+    sent = {"csrf": csrf(client), "session": theirs}
+
+    assert client.post("/console/account/sessions/end", data=sent).status_code == 404

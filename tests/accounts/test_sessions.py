@@ -15,7 +15,7 @@ from onrecord.accounts.sessions import Sessions
 from onrecord.accounts.sign_in import Accounts
 from onrecord.accounts.standing import Gate
 from onrecord.accounts.tokens import Tokens
-from onrecord.errors import Unauthenticated
+from onrecord.errors import NotFound, Unauthenticated
 from onrecord.record import users
 from onrecord.record.database import Database
 
@@ -270,3 +270,103 @@ async def test_old_sessions_are_forgotten_and_those_with_valid_tokens_are_not(
         clock.shift(timedelta(hours=1))
         await sessions.begin(user)
         assert kept() == 2
+
+
+@pytest.mark.anyio
+async def test_a_browser_gets_new_tokens_once_half_the_time_is_gone(
+    sessions: Sessions, tokens: Tokens, user: users.User
+) -> None:
+    with time_machine.travel(1_800_000_000, tick=False) as clock:
+        issued = await sessions.begin(user)
+        clock.shift(tokens.lifetime / 2 - timedelta(seconds=1))
+        assert await sessions.renew(issued.access_token, issued.refresh_token) is None
+
+        clock.shift(timedelta(seconds=2))
+        renewed = await sessions.renew(issued.access_token, issued.refresh_token)
+
+        assert renewed is not None
+        assert tokens.read(renewed.access_token).session_id == (
+            tokens.read(issued.access_token).session_id
+        )
+        assert sessions.held(renewed.access_token) == sessions.held(issued.access_token)
+        clock.shift(tokens.lifetime)
+        with pytest.raises(Unauthenticated):
+            await sessions.renew(renewed.access_token, renewed.refresh_token)
+
+
+@pytest.mark.anyio
+async def test_of_requests_that_come_at_once_one_renews_and_none_is_taken_for_a_thief(
+    sessions: Sessions, tokens: Tokens, user: users.User
+) -> None:
+    with time_machine.travel(1_800_000_000, tick=False) as clock:
+        issued = await sessions.begin(user)
+        clock.shift(tokens.lifetime * 0.75)
+
+        at_once = [sessions.renew(issued.access_token, issued.refresh_token) for _ in range(8)]
+        renewed = [it for it in await asyncio.gather(*at_once) if it is not None]
+        late = await sessions.renew(issued.access_token, issued.refresh_token)
+
+        assert len(renewed) == 1
+        assert late is None
+        assert not await refused(sessions, renewed[0].refresh_token)
+
+
+@pytest.mark.anyio
+async def test_a_spent_refresh_token_without_its_access_token_still_ends_the_session(
+    sessions: Sessions, tokens: Tokens, user: users.User
+) -> None:
+    with time_machine.travel(1_800_000_000, tick=False) as clock:
+        issued = await sessions.begin(user)
+        clock.shift(tokens.lifetime * 0.75)
+        renewed = await sessions.renew(issued.access_token, issued.refresh_token)
+        assert renewed is not None
+
+        assert await refused(sessions, issued.refresh_token)
+        assert await refused(sessions, renewed.refresh_token)
+
+
+@pytest.mark.anyio
+async def test_tokens_of_two_sessions_renew_neither(
+    sessions: Sessions, tokens: Tokens, user: users.User
+) -> None:
+    with time_machine.travel(1_800_000_000, tick=False) as clock:
+        first, second = await sessions.begin(user), await sessions.begin(user)
+        clock.shift(tokens.lifetime * 0.75)
+
+        with pytest.raises(Unauthenticated):
+            await sessions.renew(first.access_token, second.refresh_token)
+
+        assert not await refused(sessions, second.refresh_token)
+
+
+@pytest.mark.anyio
+async def test_a_user_sees_its_sessions_and_ends_one_of_them(
+    database: Database, sessions: Sessions, user: users.User
+) -> None:
+    with database.write() as connection:
+        other = users.add(connection, username="eve", email=None, password_hash="x", role="user")
+    kept, ended = await sessions.begin(user), await sessions.begin(user)
+    newest, oldest = await sessions.of_user(user.id)
+
+    with pytest.raises(NotFound):
+        await sessions.end_of_user(other.id, newest.id)
+    with pytest.raises(NotFound):
+        await sessions.end_of_user(user.id, "no id")
+    await sessions.end_of_user(user.id, newest.id)
+
+    assert await refused(sessions, ended.refresh_token)
+    assert not await refused(sessions, kept.refresh_token)
+    told = {it.id: (it.open, it.ended_at is None) for it in await sessions.of_user(user.id)}
+    assert told == {newest.id: (False, False), oldest.id: (True, True)}
+    assert await sessions.of_user(other.id) == []
+
+
+@pytest.mark.anyio
+async def test_sessions_that_a_new_password_ended_are_not_open(
+    database: Database, sessions: Sessions, user: users.User
+) -> None:
+    await sessions.begin(user)
+    with database.write() as connection:
+        users.set_password_hash(connection, user.id, "y")
+
+    assert [it.open for it in await sessions.of_user(user.id)] == [False]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import re
 import time
 from dataclasses import dataclass
@@ -104,6 +106,14 @@ class Tokens:
         except Exception:  # noqa: BLE001 - whatever PyJWT trips over is a token it could not read
             raise _malformed() from None
         return _checked(claims)
+
+    def bound_to(self, token: str, text: str) -> str:
+        """Return what nobody can make of a text but who has the key that signed a token.
+
+        It is the HMAC-SHA-256 of the text, in hexadecimal. No token is signed by it, since what is
+        signed of one begins with `ey`. Raises Unauthenticated where the token is not one.
+        """
+        return hmac.new(self._secret_for(token), text.encode(), hashlib.sha256).hexdigest()
 
     def _secret_for(self, token: str) -> bytes:
         try:

@@ -10,7 +10,7 @@ from fastapi.responses import RedirectResponse
 from onrecord.accounts.caller import SCOPES, Caller
 from onrecord.accounts.passwords import MIN_PASSWORD
 from onrecord.console.pages import PREFIX, PageRoute, faults_of, fields_of, page
-from onrecord.console.session import ChangeDep, PersonDep, begin, check_origin, end
+from onrecord.console.session import ChangeDep, PersonDep, begin, check_origin, end, session_of
 from onrecord.errors import (
     CallError,
     Conflict,
@@ -103,6 +103,16 @@ async def change_password(request: Request, person: ChangeDep, services: Service
     return _signed_out(request)
 
 
+@router.post("/account/sessions/end")
+async def end_session(request: Request, person: ChangeDep, services: ServicesDep) -> Response:
+    """End the one of one's sessions that the form names; API keys stay."""
+    session_id = (await fields_of(request)).get("session", "")
+    await services.sessions.end_of_user(person.user_id, session_id)
+    if session_id == session_of(request):
+        return _signed_out(request)
+    return RedirectResponse(f"{PREFIX}/account#sessions", 303)
+
+
 @router.post("/account/end-sessions")
 async def end_sessions(request: Request, person: ChangeDep, services: ServicesDep) -> Response:
     """End all of one's sessions, here and elsewhere; API keys stay."""
@@ -177,6 +187,8 @@ async def _account(  # noqa: PLR0913 - what the page shows beyond who is signed 
         sent=sent or {},
         secret=secret,
         keys=list(reversed(keys)),
+        sessions=await services.sessions.of_user(person.user_id),
+        session=session_of(request),
         scopes=SCOPES,
         models=sorted(services.served.models),
         least=MIN_PASSWORD,

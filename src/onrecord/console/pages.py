@@ -14,6 +14,7 @@ from fastapi.routing import APIRoute
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from onrecord.console.session import renew
 from onrecord.errors import CallError, Unauthenticated
 from onrecord.http.own_files import own_file
 from onrecord.http.problems import STATUS, problem_headers
@@ -87,25 +88,29 @@ class PageRoute(APIRoute):
         handle = super().get_route_handler()
 
         async def answer(request: Request) -> Response:
-            if request.url.path.endswith((".json", ".csv")):
-                return await handle(request)
-            try:
-                return await handle(request)
-            except Unauthenticated:
-                back = quote(request.url.path + ("?" + request.url.query) * bool(request.url.query))
-                return RedirectResponse(f"{PREFIX}/sign-in?next={back}", 303, headers=_HEADERS)
-            except CallError as error:
-                response = page(
-                    request,
-                    "error.html",
-                    code=STATUS[type(error)],
-                    error=error,
-                    title=error.title,
-                )
-                response.headers.update(problem_headers(error))
-                return response
+            response = await _shown(handle, request)
+            await renew(request, response)
+            return response
 
         return answer
+
+
+async def _shown(
+    handle: Callable[[Request], Coroutine[Any, Any, Response]], request: Request
+) -> Response:
+    if request.url.path.endswith((".json", ".csv")):
+        return await handle(request)
+    try:
+        return await handle(request)
+    except Unauthenticated:
+        back = quote(request.url.path + ("?" + request.url.query) * bool(request.url.query))
+        return RedirectResponse(f"{PREFIX}/sign-in?next={back}", 303, headers=_HEADERS)
+    except CallError as error:
+        response = page(
+            request, "error.html", code=STATUS[type(error)], error=error, title=error.title
+        )
+        response.headers.update(problem_headers(error))
+        return response
 
 
 def _time(moment: datetime) -> str:

@@ -1,12 +1,13 @@
 """Who looks at a page: the cookie of a signed-in person, and what protects its forms.
 
-The cookie holds the person's token, so that whatever ends that ends the page's session, too. A form
-is taken where it holds what only a page of this server can know, and came from this server.
+The cookies hold the tokens of a session like any other, so that whatever ends that ends the page's,
+too. While it is used they are renewed. A form is taken where it holds what only a page of this
+server can know of the session, and came from this server.
 """
 
 from __future__ import annotations
 
-import hashlib
+import contextlib
 import hmac
 from typing import Annotated
 from urllib.parse import urlsplit
@@ -15,37 +16,63 @@ from fastapi import Depends, Request, Response
 from fastapi.responses import RedirectResponse
 
 from onrecord.accounts.caller import Caller
-from onrecord.errors import Forbidden, Unauthenticated
+from onrecord.accounts.sessions import Issued
+from onrecord.errors import CallError, Forbidden, Unauthenticated
 from onrecord.http.services import Services, ServicesDep
 from onrecord.record.users import User
 
-__all__ = ["ChangeDep", "PersonDep", "begin", "check_origin", "end", "person_of", "token_of"]
+__all__ = [
+    "ChangeDep",
+    "PersonDep",
+    "begin",
+    "check_origin",
+    "end",
+    "person_of",
+    "renew",
+    "session_of",
+    "token_of",
+]
 
-_PLAIN = "onrecord_session"
+_ACCESS, _REFRESH = "onrecord_session", "onrecord_refresh"
 _FIELD = "csrf"
 
 
 async def begin(request: Request, services: Services, user: User, following: str) -> Response:
-    """Begin a session of a user who has just proved to be it, and lead on to a page."""
-    issued = await services.sessions.begin(user)
+    """Begin a session of a user who has just proved to be it, and lead on to a page.
+
+    The one that the browser had before ends, whoever else may hold its tokens.
+    """
+    before = request.cookies.get(_name(request, _REFRESH))
+    if before is not None:
+        with contextlib.suppress(Unauthenticated):
+            await services.sessions.end(before)
     response = RedirectResponse(following, 303)
-    response.set_cookie(
-        _name(request),
-        issued.access_token,
-        max_age=services.token_seconds,
-        path="/",
-        secure=_is_secure(request),
-        httponly=True,
-        samesite="lax",
-    )
+    _keep(request, response, await services.sessions.begin(user), services.token_seconds)
     return response
 
 
+async def renew(request: Request, response: Response) -> None:
+    """Have the browser hold new tokens where those of the session that it uses are half spent.
+
+    It is done after the page, so that what ended the session has ended it.
+    """
+    refresh_token = request.cookies.get(_name(request, _REFRESH))
+    if refresh_token is None or session_of(request) is None:
+        return
+    services: Services = request.app.state.services
+    # A session that cannot be renewed now goes on until its token expires.
+    with contextlib.suppress(CallError):
+        issued = await services.sessions.renew(token_of(request), refresh_token)
+        if issued is not None:
+            _keep(request, response, issued, services.token_seconds)
+
+
 def end(request: Request, response: Response) -> str | None:
-    """Have the browser forget its token, and return that."""
-    name = _name(request)
-    response.delete_cookie(name, path="/", secure=_is_secure(request), httponly=True)
-    return request.cookies.get(name)
+    """Have the browser forget its tokens, and return the one that it calls with."""
+    for name in (_ACCESS, _REFRESH):
+        secure = _is_secure(request)
+        response.delete_cookie(_name(request, name), path="/", secure=secure, httponly=True)
+    return request.cookies.get(_name(request, _ACCESS))
 
 
 def check_origin(request: Request) -> None:
@@ -60,10 +87,16 @@ def check_origin(request: Request) -> None:
 
 def token_of(request: Request) -> str:
     """Return the token that the browser holds; raises Unauthenticated where it has none."""
-    token = request.cookies.get(_name(request))
+    token = request.cookies.get(_name(request, _ACCESS))
     if token is None:
         raise Unauthenticated("Sign in to see this page.", token_was_sent=False)
     return token
+
+
+def session_of(request: Request) -> str | None:
+    """Return the id of the session that a request was found to be of; None where it is of none."""
+    found: str | None = request.scope.get("onrecord.console.session")
+    return found
 
 
 async def person_of(request: Request, services: ServicesDep) -> Caller:
@@ -71,9 +104,11 @@ async def person_of(request: Request, services: ServicesDep) -> Caller:
     token = token_of(request)
     caller = await services.gate.authenticate(f"Bearer {token}")
     caller.check_signed_in()
+    held = services.sessions.held(token)
     request.scope["onrecord.user"] = caller.username
     request.scope["onrecord.console.person"] = caller
-    request.scope["onrecord.console.csrf"] = _secret_of(token)
+    request.scope["onrecord.console.session"] = held.id
+    request.scope["onrecord.console.csrf"] = held.form_secret
     return caller
 
 
@@ -93,13 +128,21 @@ ChangeDep = Annotated[Caller, Depends(_changer)]
 """Whoever is signed in and sent a form of this session."""
 
 
-def _secret_of(token: str) -> str:
-    """Return what the forms of a session hold: it tells nothing of the token."""
-    return hmac.new(token.encode(), b"console form", hashlib.sha256).hexdigest()
+def _keep(request: Request, response: Response, issued: Issued, seconds: int) -> None:
+    for name, token in ((_ACCESS, issued.access_token), (_REFRESH, issued.refresh_token)):
+        response.set_cookie(
+            _name(request, name),
+            token,
+            max_age=seconds,
+            path="/",
+            secure=_is_secure(request),
+            httponly=True,
+            samesite="lax",
+        )
 
 
-def _name(request: Request) -> str:
-    return f"__Host-{_PLAIN}" if _is_secure(request) else _PLAIN
+def _name(request: Request, name: str) -> str:
+    return f"__Host-{name}" if _is_secure(request) else name
 
 
 def _is_secure(request: Request) -> bool:

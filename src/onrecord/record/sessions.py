@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from datetime import datetime
 
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import Connection, delete, func, insert, select, update
 
 from onrecord.record.tables import sessions
 
-__all__ = ["Session", "add", "by_family", "end", "ended", "forget", "refresh"]
+__all__ = ["Session", "add", "by_family", "end", "ended", "forget", "of_user", "refresh"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +51,13 @@ def by_family(connection: Connection, family_sha256: str) -> Session | None:
     return None if row is None else Session(**row._mapping)  # noqa: SLF001
 
 
+def of_user(connection: Connection, user_id: str, limit: int) -> list[Session]:
+    """Return at most `limit` sessions of a user, ended ones included, the newest first."""
+    query = select(*_COLUMNS).where(sessions.c.user_id == user_id)
+    rows = connection.execute(query.order_by(sessions.c.id.desc()).limit(limit))
+    return [Session(**row._mapping) for row in rows]  # noqa: SLF001
+
+
 def refresh(
     connection: Connection,
     session_id: str,
@@ -69,13 +76,18 @@ def refresh(
     )
 
 
-def end(connection: Connection, session_id: str, now: datetime) -> None:
-    """End a session; one that has ended already keeps its time."""
-    connection.execute(
-        update(sessions)
-        .where(sessions.c.id == session_id, sessions.c.ended_at.is_(None))
-        .values(ended_at=now)
-    )
+def end(
+    connection: Connection, session_id: str, now: datetime, *, user_id: str | None = None
+) -> bool:
+    """End a session, with a `user_id` only that user's; return whether there is such a one.
+
+    One that has ended already keeps its time.
+    """
+    row = sessions.c.id == session_id
+    if user_id is not None:
+        row &= sessions.c.user_id == user_id
+    moment = func.coalesce(sessions.c.ended_at, now)
+    return connection.execute(update(sessions).where(row).values(ended_at=moment)).rowcount == 1
 
 
 def ended(connection: Connection, user_id: str, now: datetime) -> frozenset[str]:
