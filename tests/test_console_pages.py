@@ -22,6 +22,7 @@ PAGES = (
     "overview?span=3h",
     "models/risk",
     "try/risk?v.age=40&v.visits=2.5",
+    "try/risk/file",
     "account",
     "admin/users?search=a",
     "admin/keys",
@@ -230,4 +231,54 @@ def test_a_candidate_is_promoted_after_a_question_and_the_gate_says_what_it_foun
     page.get_by_role("link", name="Roll back to it").click()
     page.get_by_role("button", name="Roll back to version 1").click()
     expect(page.get_by_role("row", name=re.compile("^1 .* live "))).to_be_visible()
+    visit.close()
+
+
+def many_rows(count: int, header: str = "age,pressure,smoker,visits") -> bytes:
+    return "\n".join([header, *(f"{20 + n % 70},130,true,3" for n in range(count))]).encode()
+
+
+@pytest.mark.parametrize("javascript", [True, False])
+def test_a_file_is_scored_and_downloaded(browser: Browser, scene: Scene, javascript: bool) -> None:
+    visit = Visit(browser, scene.server.base, state=scene.state, javascript=javascript)
+    page = visit.open("/console/try/risk")
+    page.get_by_role("link", name="send a file").click()
+    # With JavaScript a file may be larger than a call, and goes in parts.
+    count = 25_000 if javascript else 3
+    content = many_rows(count, "Age,pressure,smoker,visits")
+    file = {"name": "patients.csv", "mimeType": "text/csv", "buffer": content}
+    page.get_by_label("File", exact=True).set_input_files([file])
+    if not javascript:
+        page.get_by_text("Which column is which").click()
+        page.get_by_role("combobox", name="age").fill("Age")
+    with page.expect_download(timeout=60_000) as download:
+        page.get_by_role("button", name="Score the file").click()
+        if javascript:
+            page.get_by_role("link", name="Download").click(timeout=60_000)
+            expect(page.get_by_text("Scored in 3 calls.")).to_be_visible()
+
+    assert download.value.suggested_filename == "patients-scored.csv"
+    lines = download.value.path().read_bytes().decode().splitlines()
+    assert lines[0].startswith("Age,pressure,smoker,visits,prediction_id,prediction")
+    assert len(lines) == count + 1
+    assert len({line.split(",")[4] for line in lines}) == count + 1
+    assert visit.faults == []
+    visit.close()
+
+
+def test_a_bad_row_in_a_later_part_is_named_by_its_place_in_the_file(
+    browser: Browser, scene: Scene
+) -> None:
+    visit = Visit(browser, scene.server.base, width=PHONE, state=scene.state)
+    page = visit.open("/console/try/risk/file")
+    content = many_rows(12_000) + b"\nold,130,true,3\n"
+    file = {"name": "patients.csv", "mimeType": "text/csv", "buffer": content}
+    page.get_by_label("File", exact=True).set_input_files([file])
+    page.get_by_role("button", name="Score the file").click()
+
+    expect(page.get_by_role("row", name=re.compile("12,001 age"))).to_be_visible(timeout=60_000)
+    expect(page.get_by_text("The 10000 rows before this part")).to_be_visible()
+    assert visit.inaccessible() == []
+    assert not visit.is_too_wide()
+    assert [it for it in visit.faults if "400 (Bad Request)" not in it] == []
     visit.close()

@@ -26,6 +26,7 @@ from onrecord.console import (
     pages,
     record_call,
     sign_in,
+    try_file,
     try_it,
 )
 from onrecord.console import model as console_model
@@ -271,7 +272,7 @@ def create_app(
             room,
             max_bytes=_ACCOUNT_BODY_BYTES,
             seconds=settings.body_seconds,
-            is_large=bulk_outcomes.is_path,
+            is_large=lambda path: bulk_outcomes.is_path(path) or try_file.is_path(path),
         ),
         gate=gate,
         served=served,
@@ -336,6 +337,7 @@ def _add_routes(app: FastAPI, served: ServedModels, settings: Settings) -> None:
         console_record,
         record_call,
         try_it,
+        try_file,
         overview,
         console_model,
         admin,

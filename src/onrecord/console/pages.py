@@ -30,6 +30,7 @@ _FILES = {
     "console.js": "text/javascript",
     "charts.js": "text/javascript",
     "try.js": "text/javascript",
+    "upload.js": "text/javascript",
     f"{_UPLOT}/uPlot.iife.min.js": "text/javascript",
     f"{_UPLOT}/uPlot.min.css": "text/css",
 }

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import hmac
+from collections.abc import Mapping
 from typing import Annotated
 from urllib.parse import urlsplit
 
@@ -25,6 +26,7 @@ __all__ = [
     "ChangeDep",
     "PersonDep",
     "begin",
+    "check_form",
     "check_origin",
     "end",
     "person_of",
@@ -116,11 +118,16 @@ PersonDep = Annotated[Caller, Depends(person_of)]
 """Whoever is signed in in this browser."""
 
 
+def check_form(request: Request, fields: Mapping[str, object]) -> None:
+    """Raise Forbidden where a form is none of the session that the request is of."""
+    sent, secret = str(fields.get(_FIELD, "")), str(request.scope["onrecord.console.csrf"])
+    if not hmac.compare_digest(sent.encode(), secret.encode()):
+        raise Forbidden("The form is of another session: load its page again and send it anew.")
+
+
 async def _changer(request: Request, person: PersonDep) -> Caller:
     check_origin(request)
-    sent = str((await request.form()).get(_FIELD, ""))
-    if not hmac.compare_digest(sent.encode(), str(request.scope["onrecord.console.csrf"]).encode()):
-        raise Forbidden("The form is of another session: load its page again and send it anew.")
+    check_form(request, await request.form())
     return person
 
 

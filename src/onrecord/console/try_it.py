@@ -12,10 +12,11 @@ import msgspec
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import RedirectResponse
 
+from onrecord.console.ask import ask as ask_model
 from onrecord.console.form_rows import PREFIX as FIELD
 from onrecord.console.form_rows import form_of, row_of
 from onrecord.console.pages import PREFIX, PageRoute, fields_of, page
-from onrecord.console.session import ChangeDep, PersonDep, token_of
+from onrecord.console.session import ChangeDep, PersonDep
 from onrecord.console.snippets import predict_url, snippets
 from onrecord.console.what_if import Curve, curve_of, values_of
 from onrecord.errors import CallError, NotFound
@@ -24,9 +25,9 @@ from onrecord.http.services import Services, ServicesDep
 from onrecord.serving.faults import pointer_to
 from onrecord.serving.input_schema import InputSchema
 from onrecord.serving.outputs import class_key, prediction_text, probabilities_by_class
-from onrecord.serving.prediction import Answer, Predictor
+from onrecord.serving.prediction import Predictor
 
-__all__ = ["router"]
+__all__ = ["router", "version_of"]
 
 _PATH = f"{PREFIX}/try"
 _MOST_EXAMPLES = 5
@@ -60,7 +61,7 @@ async def first(_: PersonDep, services: ServicesDep) -> Response:
 @router.get("/try/{name}")
 async def show_form(request: Request, name: str, _: PersonDep, services: ServicesDep) -> Response:
     """Show the form of a model, filled as the address says, or else with a typical row."""
-    predictor = _version(services, name, request.query_params.get("version"))
+    predictor = version_of(services, name, request.query_params.get("version"))
     schema = predictor.model.schema
     fields = _fields(request.query_params)
     if not fields or schema.sensitive:
@@ -72,7 +73,7 @@ async def show_form(request: Request, name: str, _: PersonDep, services: Service
 async def ask(request: Request, name: str, _: ChangeDep, services: ServicesDep) -> Response:
     """Ask the model, as `POST /predict` does: for the row, and for the curve of a feature."""
     form = await fields_of(request)
-    predictor = _version(services, name, form.get("version"))
+    predictor = version_of(services, name, form.get("version"))
     schema, fields = predictor.model.schema, _fields(form)
     row = row_of(schema, fields)
     feature = form.get("feature", "") if form.get("ask") == "what if" else ""
@@ -80,10 +81,10 @@ async def ask(request: Request, name: str, _: ChangeDep, services: ServicesDep) 
     values = [] if column is None else values_of(column, row.get(feature))
     if column is None or not values:
         explained = form.get("explain") == "yes"
-        answer = await _answer(request, services, predictor, row, explained=explained)
+        answer = await ask_model(request, services, predictor, _json(row), explained=explained)
     else:
         rows = [row, *({**row, feature: value} for value in values)]
-        answer = await _answer(request, services, predictor, {"rows": rows})
+        answer = await ask_model(request, services, predictor, _json({"rows": rows}))
     if answer.error is not None:
         faults = _faults(schema, answer.error)
         return _page(request, services, _Asked(predictor, fields, faults, answer.error))
@@ -96,7 +97,7 @@ async def ask(request: Request, name: str, _: ChangeDep, services: ServicesDep) 
     return _page(request, services, _Asked(predictor, fields, {}, None, told, curve))
 
 
-def _version(services: Services, name: str, version: str | None) -> Predictor:
+def version_of(services: Services, name: str, version: str | None) -> Predictor:
     """Return a loaded version of a model, by default the live one; raises NotFound."""
     model = services.served.models.get(name)
     if model is None:
@@ -111,34 +112,8 @@ def _fields(given: Mapping[str, str]) -> dict[str, str]:
     return {key.removeprefix(FIELD): text for key, text in given.items() if key.startswith(FIELD)}
 
 
-async def _answer(
-    request: Request,
-    services: Services,
-    predictor: Predictor,
-    body: dict[str, Any],
-    *,
-    explained: bool = False,
-) -> Answer:
-    """Return the answer to a call that a person makes by a page, on record as any other is."""
-    sent: dict[str, Any] | None = {
-        "type": "http.request",
-        "body": json.dumps(body).encode(),
-        "more_body": False,
-    }
-
-    async def receive() -> dict[str, Any]:
-        nonlocal sent
-        message, sent = sent, None
-        return message or {"type": "http.disconnect"}
-
-    headers = [
-        (b"authorization", f"Bearer {token_of(request)}".encode()),
-        (b"content-type", b"application/json"),
-    ]
-    query = b"explain=true" if explained else b""
-    scope = {**request.scope, "headers": headers, "query_string": query}
-    number = str(predictor.number)
-    return await services.predict(predictor.model.name, number, scope, receive)
+def _json(body: dict[str, Any]) -> bytes:
+    return json.dumps(body).encode()
 
 
 def _faults(schema: InputSchema, error: CallError) -> dict[str, str]:

@@ -7,8 +7,9 @@ import io
 from typing import Any
 
 from onrecord.serving.bounds import Damaged
+from onrecord.serving.faults import Faults
 
-__all__ = ["Ragged", "header_of", "read_csv"]
+__all__ = ["Ragged", "header_of", "parted", "read_csv"]
 
 _MOST_RAGGED = 1000
 _FIRST_NUMBER = 2
@@ -27,14 +28,25 @@ class Ragged(ValueError):
         self.rows = rows
         super().__init__("rows of different lengths")
 
+    def add_to(self, faults: Faults, width: int) -> None:
+        """Note each of the rows, where the header has `width` cells."""
+        for number, length in self.rows:
+            detail = f"It has {length} cells, but the header has {width}."
+            faults.add(f"/rows/{number}", "wrong_shape", detail, f"{width} cells")
+
 
 def header_of(body: bytes) -> list[str]:
     """Return the names in the first row that has any; raises Damaged."""
+    return parted(body)[0]
+
+
+def parted(body: bytes) -> tuple[list[str], str]:
+    """Return the names in the first row that has any, and all that follows it; raises Damaged."""
     try:
-        text = body.decode("utf-8-sig")
-        for names in csv.reader(io.StringIO(text, newline=""), strict=True):
+        text = io.StringIO(body.decode("utf-8-sig"), newline="")
+        for names in csv.reader(text, strict=True):
             if names:
-                return names
+                return names, text.read()
     except UnicodeDecodeError as error:
         raise Damaged(f"byte {error.start} starts no character of UTF-8") from error
     except csv.Error as error:

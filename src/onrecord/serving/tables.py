@@ -109,9 +109,7 @@ class TableReader:
         try:
             table = read_csv(body, names, wanted, self._max_rows)
         except Ragged as error:
-            for number, length in error.rows:
-                detail = f"It has {length} cells, but the header has {len(names)}."
-                faults.add(f"/rows/{number}", "wrong_shape", detail, f"{len(names)} cells")
+            error.add_to(faults, len(names))
             faults.raise_if_any()
             raise
         self._check_count(table.num_rows, faults)
