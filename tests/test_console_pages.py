@@ -21,6 +21,9 @@ PAGES = (
     "record/{call}?replay=1",
     "overview?span=3h",
     "models/risk",
+    "models/risk/drift?span=24h",
+    "models/risk/compare?span=24h",
+    "models/risk/tiles?span=24h",
     "try/risk?v.age=40&v.visits=2.5",
     "try/risk/file",
     "account",
@@ -219,15 +222,17 @@ def test_a_candidate_is_promoted_after_a_question_and_the_gate_says_what_it_foun
     browser: Browser, scene: Scene
 ) -> None:
     visit = Visit(browser, scene.server.base, state=scene.state)
-    page = visit.open("/console/models/risk")
+    page = visit.open("/console/overview")
 
-    page.get_by_role("link", name="Promote").click()
+    expect(page.get_by_role("link", name="Candidate 2 beside live")).to_be_visible()
+    page.get_by_role("link", name="Promote version 2").click()
     page.get_by_role("button", name="Promote version 2").click()
     expect(page.get_by_role("heading", name="Version 2 of risk is live")).to_be_visible(
         timeout=60_000
     )
     expect(page.get_by_text("passed", exact=True)).to_be_visible()
     page.get_by_role("link", name="Go to risk").click()
+    expect(page.locator("[aria-busy]")).to_have_count(0)
     page.get_by_role("link", name="Roll back to it").click()
     page.get_by_role("button", name="Roll back to version 1").click()
     expect(page.get_by_role("row", name=re.compile("^1 .* live "))).to_be_visible()

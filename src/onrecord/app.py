@@ -26,6 +26,7 @@ from onrecord.console import (
     pages,
     record_call,
     sign_in,
+    tiles,
     try_file,
     try_it,
 )
@@ -340,6 +341,7 @@ def _add_routes(app: FastAPI, served: ServedModels, settings: Settings) -> None:
         try_file,
         overview,
         console_model,
+        tiles,
         admin,
         admin_users,
     ):

@@ -21,7 +21,7 @@ from onrecord.insight.quality import LEAST_ROWS
 from onrecord.insight.scores_over_time import scores_over_time
 from onrecord.record.model_versions import find
 
-__all__ = ["router"]
+__all__ = ["chosen_span", "router", "since_of"]
 
 _SPANS = {"24h": 1, "7d": 7, "30d": 30}
 _USUAL = "7d"
@@ -48,7 +48,7 @@ async def show_model(
         versions=list(reversed(found.versions)),
         aliases={it.alias for it in found.versions},
         spans=_SPANS,
-        chosen=_span(request),
+        chosen=chosen_span(request),
     )
 
 
@@ -73,7 +73,7 @@ async def show_drift(
 ) -> Response:
     """Show what differs from the baseline, and the scores over time."""
     person.check_reads_all()
-    since = _since(request)
+    since = since_of(request)
     try:
         report = await drift.show_drift(name, person, services, since=since)
     except (Conflict, NotFound) as error:
@@ -90,7 +90,7 @@ async def show_quality(
 ) -> Response:
     """Show how right the answers were of which the outcome is known."""
     person.check_reads_all()
-    since = _since(request)
+    since = since_of(request)
     found = await quality.show_quality(name, person, services, since, None, "version", None)
     return page(
         request,
@@ -108,11 +108,19 @@ async def show_comparison(
     """Show the candidate beside the live version."""
     person.check_reads_all()
     try:
-        found = await compare.show_comparison(name, person, services, _since(request), None)
+        found = await compare.show_comparison(name, person, services, since_of(request), None)
     except NotFound as error:
         return _nothing(request, "Candidate", error)
-    told = found.model_dump()
-    return page(request, "compare_part.html", title="Candidate", least=LEAST_ROWS, **told)
+    versions = (await model_versions.list_versions(name, person, services)).versions
+    return page(
+        request,
+        "compare_part.html",
+        title="Candidate",
+        least=LEAST_ROWS,
+        name=name,
+        by_alias={it.alias: it for it in versions if it.alias},
+        **found.model_dump(),
+    )
 
 
 @router.get("/promote")
@@ -228,10 +236,12 @@ def _nothing(request: Request, title: str, error: Conflict | NotFound) -> Respon
     return page(request, "nothing_part.html", title=title, detail=error.detail)
 
 
-def _span(request: Request) -> str:
-    chosen = request.query_params.get("span", _USUAL)
-    return chosen if chosen in _SPANS else _USUAL
+def chosen_span(request: Request, usual: str = _USUAL) -> str:
+    """Return the name of the time that an address asks for, of those of a model's page."""
+    chosen = request.query_params.get("span", usual)
+    return chosen if chosen in _SPANS else usual
 
 
-def _since(request: Request) -> datetime:
-    return datetime.now(UTC) - timedelta(days=_SPANS[_span(request)])
+def since_of(request: Request) -> datetime:
+    """Return since when the time is that an address asks for."""
+    return datetime.now(UTC) - timedelta(days=_SPANS[chosen_span(request)])

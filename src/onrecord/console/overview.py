@@ -12,6 +12,7 @@ from starlette.background import BackgroundTask
 
 from onrecord.accounts.caller import Caller
 from onrecord.console.charts import chart
+from onrecord.console.model import chosen_span
 from onrecord.console.pages import PREFIX, PageRoute, page
 from onrecord.console.record import csv_response
 from onrecord.console.session import PersonDep
@@ -56,6 +57,7 @@ async def show_overview(request: Request, person: PersonDep, services: ServicesD
         title="Overview",
         spans=_SPANS,
         chosen=chosen,
+        glance=chosen_span(request, "24h"),
         report=report,
         whole=whole,
         fields=report["fields"][:_MOST_FIELDS],

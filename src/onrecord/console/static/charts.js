@@ -13,6 +13,7 @@ function draw(figure) {
   };
   const quiet = colour("quiet");
   const line = colour("line");
+  const [first, last] = [told.seconds[0], told.seconds.at(-1)];
   const axis = { stroke: quiet, grid: { stroke: line, width: 1 }, ticks: { stroke: line, width: 1 }, font: `12px ${styles.fontFamily}` };
   const options = {
     width: place.clientWidth,
@@ -20,7 +21,7 @@ function draw(figure) {
     tzDate: (seconds) => uPlot.tzDate(new Date(seconds * 1000), "UTC"),
     cursor: { y: false, drag: { setScale: false } },
     scales: {
-      x: { range: (_, low, high) => (high > low ? [low, high] : [low - 1800, high + 1800]) },
+      x: { range: () => (last > first ? [first, last] : [first - 1800, first + 1800]) },
       y: { range: (_, low, high) => [Math.min(0, low), high > 0 ? high * 1.05 : 1] },
     },
     axes: [{ ...axis, values: times }, { ...axis, size: 56 }],
@@ -71,7 +72,8 @@ async function load(place) {
     const answer = await fetch(place.dataset.load, { headers: { accept: "text/html" } });
     if (!answer.ok) throw new Error(answer.statusText);
     const found = new DOMParser().parseFromString(await answer.text(), "text/html");
-    found.querySelector("h1")?.remove(); // the page has its own
+    // The page has its own heading, and leads back by itself.
+    for (const it of found.querySelectorAll("h1, .alone")) it.remove();
     place.replaceChildren(...found.getElementById("content").childNodes);
     drawAll(place);
   } catch {
