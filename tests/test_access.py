@@ -490,3 +490,21 @@ def test_logging_out_ends_this_session_and_on_request_every_one_but_no_key(
     assert client.post("/logout").status_code == 401
     assert client.post("/logout", headers=key).status_code == 403
     assert predict(client, key)
+
+
+def test_users_are_searched_by_name_and_address(client: TestClient, database: Database) -> None:
+    _, admin = sign_up(client, database, "ada", "admin")
+    with database.write() as connection:
+        for name in ("Grace", "100%"):
+            address = f"{name}@Example.org"
+            users.add(connection, username=name, email=address, password_hash="-", role="user")
+
+    def found(search: str) -> list[str]:
+        answer = client.get("/users", params={"search": search}, headers=admin).json()
+        return [it["username"] for it in answer["users"]]
+
+    assert found("gRA") == ["Grace"]
+    assert found("%") == ["100%"]
+    assert found("@EXAMPLE") == ["Grace", "100%"]
+    assert found("nobody") == []
+    assert client.get("/users", params={"search": ""}, headers=admin).status_code == 400

@@ -223,3 +223,10 @@ def test_a_form_without_a_file_or_of_another_kind_is_refused(person: TestClient)
     assert person.post(PATH, data={"csrf": "x"}).status_code == 415
     broken = {"content-type": "multipart/form-data"}
     assert person.post(PATH, content=b"x", headers=broken).status_code == 400
+    for kind, body in (
+        ("multipart/form-data; boundary=a", b"x"),
+        ("multipart/form-data; boundary=a", b"--a\r\nno header\r\n\r\nx\r\n--a--\r\n"),
+        ("multipart/form-data; charset=none; boundary=a", b"--a"),
+    ):
+        answer = person.post(PATH, content=body, headers={"content-type": kind})
+        assert answer.status_code in {400, 403}, answer.text

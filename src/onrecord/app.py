@@ -308,6 +308,8 @@ def create_app(
         predict=endpoint.answer,
         registration_open=settings.registration_open,
         token_seconds=settings.token_minutes * 60,
+        max_rows=settings.max_rows,
+        max_body_bytes=settings.max_body_bytes,
         settings=described(settings),
     )
     _add_routes(app, served, settings)

@@ -26,6 +26,7 @@ from onrecord.http.services import Services, ServicesDep, address_of
 __all__ = ["router"]
 
 _MOST_KEYS = 200
+_QUOTA_DIGITS = 18
 
 router = APIRouter(prefix=PREFIX, include_in_schema=False, route_class=PageRoute)
 
@@ -134,6 +135,8 @@ async def make_key(request: Request, person: ChangeDep, services: ServicesDep) -
             scopes=[it for it in SCOPES if it in form.getlist("scopes")],
             models=models,
             expires_at=None,
+            rate=sent.get("rate", "").strip() or None,
+            quota=_quota(sent.get("quota", "").strip()),
         )
     except (Conflict, Forbidden, InvalidInput) as error:
         return await _account(request, person, services, ("keys", error), sent=sent)
@@ -193,6 +196,16 @@ async def _account(  # noqa: PLR0913 - what the page shows beyond who is signed 
         models=sorted(services.served.models),
         least=MIN_PASSWORD,
     )
+
+
+def _quota(text: str) -> int | None:
+    """Return a number of calls a day, None where there is no limit; raises InvalidInput."""
+    if not text:
+        return None
+    if text.isascii() and text.isdigit() and len(text) <= _QUOTA_DIGITS:
+        return int(text)
+    fault = Fault("/quota", "wrong_type", "Write a whole number, or nothing.")
+    raise InvalidInput("The quota does not fit.", faults=(fault,))
 
 
 def _signed_out(request: Request) -> Response:

@@ -99,7 +99,7 @@ async def score(request: Request, name: str, _: PersonDep, services: ServicesDep
             fault = Fault("/file", "missing", "Choose a CSV or Parquet file that is not empty.")
             raise InvalidInput("The file is missing.", faults=(fault,))
         kind = CONTENT_TYPES[given_kind(CONTENT_TYPES[kind_of_upload(sent.content)])]
-        most = _setting(services, "max_rows")
+        most = services.max_rows
         upload = await asyncio.to_thread(open_upload, sent.content, max_rows=most)
         asked = await asyncio.to_thread(upload.body_for, columns)
         answer = await ask(request, services, predictor, asked, content_type=kind)
@@ -147,10 +147,6 @@ def _first(fields: Mapping[str, str]) -> int:
     return int(text) if plain else 0
 
 
-def _setting(services: Services, name: str) -> int:
-    return int(str({it["name"]: it["value"] for it in services.settings}[name]))
-
-
 def _page(request: Request, services: Services, tried: _Tried) -> Response:
     predictor, error = tried.predictor, tried.error
     model = predictor.model
@@ -177,8 +173,8 @@ def _page(request: Request, services: Services, tried: _Tried) -> Response:
         faults=faults[:_MOST_FAULTS],
         more=max(0, len(faults) - _MOST_FAULTS),
         unmapped=any(not fault["row"] for fault in faults) and bool(tried.names),
-        max_rows=_setting(services, "max_rows"),
-        max_bytes=_setting(services, "max_body_bytes") - _FORM_BYTES,
+        max_rows=services.max_rows,
+        max_bytes=services.max_body_bytes - _FORM_BYTES,
     )
 
 

@@ -49,7 +49,8 @@ class Services:
 
     `eraser` makes what erases, from the seal's key as it is then; it raises SealError. `gate_of`
     makes the gate of some rules, which examines in a process of its own. `reveal` decrypts recorded
-    inputs. `predict` answers a call, as `PredictEndpoint.answer` does. `settings` is each setting's
+    inputs. `predict` answers a call, as `PredictEndpoint.answer` does. `max_rows` and
+    `max_body_bytes` are the most of a call. `settings` is each setting's
     `name`, `value` (secrets masked), `meaning` and whether it was `given`, for people to read.
     """
 
@@ -73,6 +74,8 @@ class Services:
     predict: Callable[[str, str | None, Scope, Receive], Awaitable[Answer]]
     registration_open: bool
     token_seconds: int
+    max_rows: int
+    max_body_bytes: int
     settings: Sequence[Mapping[str, object]]
 
     def check_registration_open(self) -> None:
