@@ -223,6 +223,18 @@ def test_a_session_is_renewed_while_it_is_used_and_ends_when_it_is_not(client: T
         assert answer.headers["location"].startswith("/console/sign-in")
 
 
+def test_what_a_page_asks_for_by_itself_does_not_renew_the_session(client: TestClient) -> None:
+    with time_machine.travel(time.time()) as clock:
+        register(client)
+        clock.shift(timedelta(minutes=40))
+
+        live = client.get("/console/record", headers={"sec-fetch-mode": "cors"})
+        opened = client.get("/console/record", headers={"sec-fetch-mode": "navigate"})
+
+        assert "set-cookie" not in live.headers
+        assert "set-cookie" in opened.headers
+
+
 def test_pages_that_are_opened_at_once_after_a_while_end_no_session(client: TestClient) -> None:
     with time_machine.travel(time.time()) as clock:
         register(client)

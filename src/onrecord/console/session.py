@@ -56,10 +56,12 @@ async def begin(request: Request, services: Services, user: User, following: str
 async def renew(request: Request, response: Response) -> None:
     """Have the browser hold new tokens where those of the session that it uses are half spent.
 
-    It is done after the page, so that what ended the session has ended it.
+    It is done after the page, so that what ended the session has ended it. What a page asks for by
+    itself, such as new calls for a live list, is no use of it: nobody need be sitting there.
     """
     refresh_token = request.cookies.get(_name(request, _REFRESH))
-    if refresh_token is None or session_of(request) is None:
+    by_itself = request.headers.get("sec-fetch-mode", "navigate") != "navigate"
+    if refresh_token is None or by_itself or session_of(request) is None:
         return
     services: Services = request.app.state.services
     # A session that cannot be renewed now goes on until its token expires.

@@ -99,7 +99,8 @@ function offer(blobs, name, said) {
 async function refuse(request) {
   const page = new DOMParser().parseFromString(await request.response.text(), "text/html");
   const told = page.getElementById("answer");
-  if (!told) throw new Error(`The server said ${request.status}: load the page again.`);
+  if (!told && request.status < 400) throw new Error("You are not signed in any more: load the page again.");
+  if (!told) throw new Error(page.querySelector("main p")?.textContent ?? `The server said ${request.status}.`);
   place().replaceChildren(...told.childNodes);
   const mapping = page.getElementById("mapping");
   if (mapping.querySelector("details").open) document.getElementById("mapping").replaceWith(mapping);
