@@ -174,6 +174,7 @@ def test_a_file_that_cannot_be_scored_says_why(
 
     assert answer.status_code == 400
     assert told in answer.text
+    assert "<details open>" not in answer.text
 
 
 def test_a_file_may_be_as_large_as_a_call(person: TestClient) -> None:

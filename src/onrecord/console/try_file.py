@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncGenerator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePath
 from typing import Any
 from urllib.parse import quote
@@ -24,7 +24,7 @@ from onrecord.http.problems import STATUS
 from onrecord.http.services import Services, ServicesDep
 from onrecord.serving.forms import CONTENT_TYPES
 from onrecord.serving.prediction import Predictor
-from onrecord.serving.uploads import Upload, kind_of_upload, open_upload
+from onrecord.serving.uploads import kind_of_upload, open_upload
 
 __all__ = ["is_path", "router"]
 
@@ -88,12 +88,18 @@ async def score(request: Request, name: str, _: PersonDep, services: ServicesDep
     check_origin(request)
     async with services.large_bodies.read(request.scope, request.receive) as body:
         sent = await _form(request, body)
-    check_form(request, sent.fields)
-    predictor = version_of(services, name, sent.fields.get("version"))
-    schema = predictor.model.schema
-    columns = {it: sent.fields.get(_COLUMN + it, "").strip() or it for it in schema.names}
+        check_form(request, sent.fields)
+        predictor = version_of(services, name, sent.fields.get("version"))
+        return await _scored(request, services, predictor, sent)
+
+
+async def _scored(
+    request: Request, services: Services, predictor: Predictor, sent: _Sent
+) -> Response:
+    """Return the file with its answers, or the page that says why there are none."""
+    names = predictor.model.schema.names
+    columns = {it: sent.fields.get(_COLUMN + it, "").strip() or it for it in names}
     tried = _Tried(predictor, columns, first=_first(sent.fields))
-    upload: Upload | None = None
     try:
         if not sent.content:
             fault = Fault("/file", "missing", "Choose a CSV or Parquet file that is not empty.")
@@ -101,13 +107,13 @@ async def score(request: Request, name: str, _: PersonDep, services: ServicesDep
         kind = CONTENT_TYPES[given_kind(CONTENT_TYPES[kind_of_upload(sent.content)])]
         most = services.max_rows
         upload = await asyncio.to_thread(open_upload, sent.content, max_rows=most)
+        tried = replace(tried, names=upload.names)
         asked = await asyncio.to_thread(upload.body_for, columns)
         answer = await ask(request, services, predictor, asked, content_type=kind)
         if answer.error is not None:
             raise answer.error
     except CallError as error:
-        names = () if upload is None else upload.names
-        return _page(request, services, _Tried(predictor, columns, names, tried.first, error))
+        return _page(request, services, replace(tried, error=error))
     scored = await asyncio.to_thread(upload.scored, answer.body, header=not tried.first)
     suffix = "parquet" if upload.kind == "parquet" else "csv"
     headers = {
@@ -172,7 +178,7 @@ def _page(request: Request, services: Services, tried: _Tried) -> Response:
         error=error,
         faults=faults[:_MOST_FAULTS],
         more=max(0, len(faults) - _MOST_FAULTS),
-        unmapped=any(not fault["row"] for fault in faults) and bool(tried.names),
+        unmapped=any(not it["row"] and it["feature"] in tried.columns for it in faults),
         max_rows=services.max_rows,
         max_bytes=services.max_body_bytes - _FORM_BYTES,
     )
@@ -189,6 +195,7 @@ def _told(fault: Fault, tried: _Tried) -> dict[str, Any]:
         detail = f"It must be {fault.expected.removesuffix(' or null')}."
     return {
         "row": None if found is None else tried.first + int(found[1]) + 1,
+        "feature": feature,
         "column": tried.columns.get(feature, feature),
         "detail": detail,
         "received": fault.received,
