@@ -1,6 +1,7 @@
 """`onrecord.Client` and `AsyncClient` against a live server."""
 
 import asyncio
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -510,3 +511,20 @@ def test_the_awaited_client_sends_again_and_is_on_record_once(server: Server, ad
             return [call.id async for call in client.predictions(page_size=1000)].count(id_)
 
     assert asyncio.run(use()) == 1
+
+
+def test_the_examples_of_the_docs_work(
+    server: Server, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = (Path(__file__).parents[1] / "docs" / "client.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    monkeypatch.setenv("ONRECORD_TOKEN", server.register("reader"))
+    names: dict[str, Any] = {}
+
+    for block in blocks:
+        text = block.replace("http://localhost:8000", server.base).replace('"ada"', '"reader"')
+        exec(compile(text, "docs/client.md", "exec"), names)
+
+    names["client"].close()
+    names["patient"].close()
+    assert "/visits missing" in capsys.readouterr().out
