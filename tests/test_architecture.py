@@ -1,6 +1,7 @@
 """Who may import whom: the rooms of docs/architecture.md, held."""
 
 import ast
+import sys
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,20 @@ def test_a_room_imports_only_downwards(room: str) -> None:
         for name in imports(file)
         for package in FORBIDDEN[room] | EVERY_ROOM
         if within(name, package)
+    ]
+
+    assert wrong == []
+
+
+def test_the_client_imports_its_http_library_and_nothing_of_the_server() -> None:
+    allowed = {"anyio", "httpx2", "numpy", "onrecord", "onrecord.client", "polars", "pyarrow"}
+    wrong = [
+        f"{file.name} imports {name}"
+        for file in (PACKAGE / "client").rglob("*.py")
+        for name in imports(file)
+        if name.partition(".")[0] not in sys.stdlib_module_names
+        and name not in allowed
+        and not within(name, "onrecord.client")
     ]
 
     assert wrong == []

@@ -1,5 +1,6 @@
 """`onrecord predict`: a whole file, in chunks that are on record, resumed where it was cut off."""
 
+import asyncio
 import csv
 import os
 import shutil
@@ -17,8 +18,13 @@ import pytest
 from pyarrow import parquet
 
 from live import PASSWORD, Server, give_conversion, live_server, run_command
+from onrecord import Client
+from onrecord.cli.bulk_data import DataFile
+from onrecord.cli.bulk_output import Kept
+from onrecord.cli.bulk_scorers import Remote
 from onrecord.record import reader
 from onrecord.record.database import Database
+from onrecord.serving.forms import ARROW
 
 ROWS = 2_350
 CHUNK = 500
@@ -296,6 +302,43 @@ def test_a_server_answers_and_records_chunks_for_the_tokens_user(
         entries = list(reader.stream(connection, reader.Filters()))
     database.close()
     assert [(e.username, e.status) for e in entries] == [("grace", 200)] * 10
+
+
+def test_a_chunk_whose_answer_was_not_kept_is_not_put_on_record_again(
+    server: Server, place: Place
+) -> None:
+    token = server.register("joan")
+    (chunk,) = DataFile(place.data, ROWS).chunks()
+    out = place.home / "out.parquet"
+
+    async def ask(key: str) -> bytes:
+        async with Remote.opened(server.base, token) as remote:
+            return await remote.score(chunk.body, ARROW, key)
+
+    first = asyncio.run(ask(Kept(out, {"data": "d"}).key(0)))
+    again = Kept(out, {"data": "d"})
+
+    assert asyncio.run(ask(again.key(0))) == first
+    assert again.key(1) != again.key(0)
+    before = again.key(0)
+    again.renew_keys()
+    assert Kept(out, {"data": "d"}).key(0) == again.key(0) != before
+    with Client(server.base, token=token) as client:
+        assert len(list(client.predictions())) == 1
+
+
+def test_a_refused_chunk_is_asked_for_with_another_key(server: Server, place: Place) -> None:
+    token = server.register("mary")
+    write_bad(place)
+    out = place.home / "out.parquet"
+    words = ["predict", server.base, place.data, "-o", out, "--chunk-rows", CHUNK]
+
+    refused = [place.run(*words, ONRECORD_TOKEN=token) for _ in range(2)]
+
+    assert all("row 1235, age: It is null" in ran.stderr for ran in refused)
+    with Client(server.base, token=token) as client:
+        keys = [call.idempotency_key for call in client.predictions(status=400)]
+    assert len(keys) == len(set(keys)) == 2
 
 
 def test_what_a_server_refuses_is_told(server: Server, place: Place) -> None:

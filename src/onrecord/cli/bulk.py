@@ -17,7 +17,7 @@ from onrecord.cli.bulk_data import Chunk, DataFile
 from onrecord.cli.bulk_output import Kept, Output
 from onrecord.cli.bulk_scorers import Local, Remote, Scorer
 from onrecord.cli.progress import rows_progress
-from onrecord.errors import Fault, InvalidInput, SettingsError
+from onrecord.errors import CallError, Fault, InvalidInput, SettingsError
 from onrecord.lifecycle.storage import is_in_storage
 from onrecord.logs import configure_logs
 from onrecord.settings import load_settings
@@ -77,7 +77,8 @@ def predict(
             token = os.environ.get("ONRECORD_TOKEN", "")
             if not token:
                 raise SettingsError("set ONRECORD_TOKEN to a token of the server's")
-            yield await asyncio.to_thread(Remote, target, token)
+            async with Remote.opened(target, token) as found:
+                yield found
             return
         given = {"model_dir": target, "database": database, "compile": compile}
         settings = load_settings(**given)
@@ -140,6 +141,9 @@ async def score_file(source: DataFile, output: Path, scorer: Scorer) -> int:
                     rows += await settle()
             while waiting:
                 rows += await settle()
+        except CallError:
+            kept.renew_keys()
+            raise
         finally:
             # What is under way will be on record: its answers are kept rather than asked for again.
             under_way = [task for _, task in waiting]
@@ -153,7 +157,7 @@ async def score_file(source: DataFile, output: Path, scorer: Scorer) -> int:
 async def _answer(chunk: Chunk, source: DataFile, scorer: Scorer, kept: Kept) -> bytes:
     found = await asyncio.to_thread(kept.find, chunk.number, chunk.rows)
     if found is None:
-        found = await scorer.score(chunk.body, source.content_type)
+        found = await scorer.score(chunk.body, source.content_type, kept.key(chunk.number))
         await asyncio.to_thread(kept.keep, chunk.number, found)
     return found
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shutil
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -31,28 +32,44 @@ class Kept:
 
     def __init__(self, out: Path, parts: dict[str, object]) -> None:
         self.path = out.with_name(out.name + ".partial")
-        manifest = self.path / "run.json"
-        wanted = {"identity": run_identity(**parts), **parts}
+        self._manifest = self.path / "run.json"
+        self._wanted = {"identity": run_identity(**parts), **parts}
         self.path.mkdir(parents=True, exist_ok=True)
-        if manifest.exists():
-            self._compare(manifest, wanted)
+        if self._manifest.exists():
+            self._keys = self._compare(self._wanted)
         elif any(self.path.iterdir()):
             raise StartupError(f"{self.path} was not made by this command; name another output")
         else:
-            _write(manifest, json.dumps(wanted, indent=2).encode())
+            self.renew_keys()
 
-    def _compare(self, manifest: Path, wanted: dict[str, object]) -> None:
+    def key(self, number: int) -> str:
+        """Return the idempotency key of a chunk: the same one after an interruption.
+
+        So a chunk that a server had put on record, but whose answer was not kept, is not put on
+        record again.
+        """
+        return f"{self._keys}-{number}"
+
+    def renew_keys(self) -> None:
+        """Give the chunks that are left other keys, since a refusal would be given again, too."""
+        self._keys = str(uuid.uuid4())
+        _write(self._manifest, json.dumps(self._wanted | {"keys": self._keys}, indent=2).encode())
+
+    def _compare(self, wanted: dict[str, object]) -> str:
+        """Return the beginning of the keys of the run in the directory, which must be this one."""
         try:
-            found = json.loads(manifest.read_bytes())
+            found = json.loads(self._manifest.read_bytes())
+            keys = str(found["keys"])
             differs = [name for name in wanted if found.get(name) != wanted[name]]
-        except (ValueError, AttributeError):
-            differs = ["identity"]
+        except (ValueError, TypeError, KeyError, AttributeError):
+            keys, differs = "", ["identity"]
         if differs:
             what = ", ".join(name for name in differs if name != "identity") or "its manifest"
             raise StartupError(
                 f"{self.path} holds the chunks of another run, which differs in: {what}. "
                 "Remove it to start anew, or name another output"
             )
+        return keys
 
     def find(self, number: int, rows: int) -> bytes | None:
         """Return the answer to a chunk of `rows` rows, None where it is not finished."""

@@ -6,17 +6,16 @@ import asyncio
 import hashlib
 import json
 import time
-import urllib.error
-import urllib.request
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Protocol
 from urllib.parse import unquote, urlsplit
 
-import msgspec
-
 from onrecord.accounts.caller import Caller, role_of
+from onrecord.client import AsyncClient, Retries
+from onrecord.client import errors as client_errors
+from onrecord.client import results as client_results
 from onrecord.errors import CallError, Fault, InvalidInput, NotFound, StartupError
 from onrecord.http.predict import refusal
 from onrecord.parts import load_served_model, payload_key_for, register_model
@@ -38,10 +37,8 @@ from onrecord.settings import Settings
 __all__ = ["Local", "Remote", "Scorer"]
 
 _FORMS = {CSV: Form("csv", "parquet"), ARROW: Form("arrow", "parquet")}
-_ATTEMPTS = 20
-_LONGEST_WAIT = 60
-_TOO_MANY, _UNAVAILABLE = 429, 503
-_BAD_REQUEST = 400
+_RETRIES = Retries(attempts=20, longest_wait=60.0)
+_TIMEOUT = 600.0
 _PATIENCE = 24 * 3600.0
 """Nobody waits for a chunk at the other end of a connection, so a slow model may take its time."""
 
@@ -55,9 +52,10 @@ class Scorer(Protocol):
         """Return what names the model: hashes of it and of its schema."""
         ...
 
-    async def score(self, body: bytes, content_type: str) -> bytes:
+    async def score(self, body: bytes, content_type: str, key: str) -> bytes:
         """Return the answer to one chunk as a Parquet file, which is on record.
 
+        A server that answered a chunk with this idempotency key before gives the same answer again.
         Raises InvalidInput with faults that point at the chunk's rows, and other errors.
         """
         ...
@@ -128,7 +126,7 @@ class Local:
         """Return the SHA-256 of the model's file and of its schema's."""
         return {"model": self._model.sha256, "schema": self._model.schema_sha256}
 
-    async def score(self, body: bytes, content_type: str) -> bytes:
+    async def score(self, body: bytes, content_type: str, key: str) -> bytes:  # noqa: ARG002 - nobody else answers here
         """Return the answer to one chunk, as `Scorer` says."""
         call = Call(
             id=new_request_id(),
@@ -160,84 +158,84 @@ def _user(database: Database, username: str, model: str) -> str:
 
 
 class Remote:
-    """A server; `address` is its own, or that of one of its models' predictions.
-
-    Raises StartupError where it cannot be reached, or does not know the token.
-    """
+    """A server, or one of its models."""
 
     at_once = 2
 
-    def __init__(self, address: str, token: str) -> None:
+    def __init__(self, client: AsyncClient, model: client_results.Model, schema: str) -> None:
+        self._client = client
+        self._model = model
+        self._schema = schema
+
+    @classmethod
+    @asynccontextmanager
+    async def opened(cls, address: str, token: str) -> AsyncIterator[Remote]:
+        """Find the model that answers at an address: the server's own, or of a model's predictions.
+
+        Raises StartupError where it cannot be reached or serves no such model, and CallError where
+        the token is not good for it.
+        """
         parts = urlsplit(address)
         if parts.scheme not in {"http", "https"}:
             raise StartupError(f"{address} is no http address")
-        self._token = token
-        path = parts.path.rstrip("/")
-        base = path.removesuffix("/predict") if path.endswith("/predict") else path
+        base = parts.path.rstrip("/").removesuffix("/predict")
         name: str | None = None
-        if "/models/" in base and path.endswith("/predict"):
-            base, _, name = base.rpartition("/models/")
+        if "/models/" in base:
+            base, _, segment = base.rpartition("/models/")
+            name = unquote(segment)
         root = f"{parts.scheme}://{parts.netloc}{base}"
-        self._address = f"{root}/models/{name}/predict" if name else f"{root}/predict"
-        served = json.loads(self._ask(f"{root}/models"))["models"]
-        found = [m for m in served if (m["name"] == unquote(name) if name else m["default"])]
-        if not found:
-            raise StartupError(f"{root} serves no model {unquote(name or '')!r}")
-        schema = self._ask(f"{root}/models/{found[0]['name']}/schema")
-        self._model: str = found[0]["sha256"]
-        self._schema = hashlib.sha256(schema).hexdigest()
+        # Whoever has just typed a wrong address is told at once; a restart later is waited for.
+        async with AsyncClient(root, token=token, retries=Retries(attempts=2)) as client:
+            with _told():
+                served = await client.models()
+                found = [it for it in served if (it.name == name if name else it.default)]
+                if not found:
+                    raise StartupError(f"{root} serves no model {name or ''!r}")
+                schema = json.dumps(await client.schema(found[0].name), sort_keys=True)
+        async with AsyncClient(root, token=token, timeout=_TIMEOUT, retries=_RETRIES) as client:
+            yield cls(client, found[0], hashlib.sha256(schema.encode()).hexdigest())
 
     def identity(self) -> dict[str, object]:
         """Return the SHA-256 of the model's file and of the schema as the server shows it."""
-        return {"model": self._model, "schema": self._schema}
+        return {"model": self._model.sha256, "schema": self._schema}
 
-    async def score(self, body: bytes, content_type: str) -> bytes:
+    async def score(self, body: bytes, content_type: str, key: str) -> bytes:
         """Return the answer to one chunk, as `Scorer` says.
 
         Raises StartupError where the server has another model by now.
         """
-        answer = await asyncio.to_thread(self._ask, self._address, body, content_type)
+        with _told():
+            answer = await self._client.predict_body(
+                body,
+                content_type,
+                accept=PARQUET,
+                model=self._model.name,
+                idempotency_key=key,
+            )
         import pyarrow as pa
         from pyarrow import parquet
 
-        said = (parquet.read_schema(pa.BufferReader(answer)).metadata or {}).get(MODEL_KEY)
-        if said is None or json.loads(said)["sha256"] != self._model:
+        schema = parquet.read_schema(pa.BufferReader(answer.content))
+        said = (schema.metadata or {}).get(MODEL_KEY)
+        if said is None or json.loads(said)["sha256"] != self._model.sha256:
             raise StartupError("The server serves another model than when this began.")
-        return answer
-
-    def _ask(
-        self, address: str, body: bytes | None = None, content_type: str | None = None
-    ) -> bytes:
-        headers = {"authorization": f"Bearer {self._token}"}
-        if content_type is not None:
-            headers |= {"content-type": content_type, "accept": PARQUET}
-        request = urllib.request.Request(address, body, headers)  # noqa: S310 - it is http
-        for attempt in range(_ATTEMPTS):
-            try:
-                with urllib.request.urlopen(request, timeout=600) as answer:  # noqa: S310 - as above
-                    content: bytes = answer.read()
-                    return content
-            except urllib.error.HTTPError as error:
-                with error:
-                    busy = error.code in {_TOO_MANY, _UNAVAILABLE} and attempt < _ATTEMPTS - 1
-                    if not busy:
-                        raise _refusal(error.code, error.read()) from None
-                    told = error.headers.get("retry-after", "")
-                time.sleep(min(int(told) if told.isdigit() else 1, _LONGEST_WAIT))
-            except (OSError, urllib.error.URLError) as error:
-                raise StartupError(f"{address} cannot be reached: {error}") from error
-        raise AssertionError("unreachable: the last attempt returns or raises")
+        return answer.content
 
 
-def _refusal(status: int, body: bytes) -> Exception:
-    """Return the error that a server's refusal tells of."""
+@contextmanager
+def _told() -> Iterator[None]:
+    """Raise what a server refuses as the commands tell of it."""
     try:
-        problem: dict[str, Any] = msgspec.json.decode(body, type=dict[str, Any])
-        detail = str(problem["detail"])
-        listed = problem.get("errors", [])
-        faults = tuple(Fault(e["pointer"], e["code"], e["detail"]) for e in listed)
-    except (ValueError, KeyError, TypeError):
-        return StartupError(f"The server answered with status {status}.")
-    if status == _BAD_REQUEST:
-        return InvalidInput(detail, faults=faults)
-    return CallError(f"The server answered with status {status}: {detail}")
+        yield
+    except client_errors.InvalidInput as refused:
+        faults = tuple(
+            Fault(it.pointer, it.code, it.detail, it.expected, it.received) for it in refused.errors
+        )
+        raise InvalidInput(refused.detail, faults=faults) from None
+    except client_errors.Problem as refused:
+        detail = f"The server answered with status {refused.status}: {refused.detail}"
+        raise CallError(detail) from None
+    except client_errors.Unreachable as error:
+        raise StartupError(f"The server cannot be reached: {error}") from error
+    except client_errors.ClientError as error:
+        raise StartupError(str(error)) from error

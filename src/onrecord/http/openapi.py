@@ -10,6 +10,7 @@ from fastapi.openapi.utils import get_openapi
 
 from onrecord.http.idempotency import MAX_KEY_LENGTH
 from onrecord.http.openapi_links import add_links
+from onrecord.http.problems import STATUS
 from onrecord.serving.artifact import Model
 from onrecord.serving.explanations import Space
 from onrecord.serving.forms import ARROW, CSV, PARQUET
@@ -23,13 +24,14 @@ _PROBLEM: dict[str, Any] = {
     "description": "RFC 9457 problem details.",
     "required": ["type", "title", "status", "detail", "code", "request_id"],
     "properties": {
-        "type": {"type": "string"},
+        "type": {"type": "string", "pattern": "^urn:onrecord:problem:[a-z_]+$"},
         "title": {"type": "string"},
         "status": {"type": "integer"},
         "detail": {"type": "string"},
-        "code": {"type": "string"},
+        "code": {"type": "string", "enum": sorted({error.code for error in STATUS})},
         "request_id": {"type": "string"},
         "violated-policies": {"type": "array", "items": {"type": "string"}},
+        "gate": {"type": "object", "description": "What the gate found of a version."},
         "errors": {
             "type": "array",
             "items": {
@@ -43,6 +45,11 @@ _PROBLEM: dict[str, Any] = {
         },
     },
 }
+_ANYWHERE = (
+    "Every refusal is RFC 9457 problem details. Beyond what an operation lists, any address may "
+    "answer 400 `malformed_request` to what is no HTTP, 404 `not_found`, 405 `method_not_allowed`, "
+    "431 `head_too_large` and, where the server failed, 500 `model_failed`."
+)
 _OAUTH_ERROR: dict[str, Any] = {
     "type": "object",
     "description": "RFC 6749, section 5.2.",
@@ -88,9 +95,10 @@ _IDEMPOTENCY_KEY: dict[str, Any] = {
     "name": "Idempotency-Key",
     "in": "header",
     "description": "A call that is sent again with its key gets the answer that it got before and "
-    f"is not recorded again. Up to {MAX_KEY_LENGTH} characters, in quotes or bare.",
+    f"is not recorded again. Up to {MAX_KEY_LENGTH} characters, in quotes or bare: a new UUID for "
+    'each call, such as "8e03978e-40d5-43dd-bc93-6894a57f9324".',
+    # No example: the page fills it in, and the next call of whoever tries it would be refused.
     "schema": {"type": "string", "pattern": "^[ -~]+$"},
-    "example": '"8e03978e-40d5-43dd-bc93-6894a57f9324"',
 }
 _EXPLAIN: dict[str, Any] = {
     "name": "explain",
@@ -147,10 +155,12 @@ def openapi_document(
     document: dict[str, Any] = get_openapi(
         title=app.title, version=app.version, description=app.description, routes=app.routes
     )
+    document["info"]["description"] += "\n\n" + _ANYWHERE
     schemas = document.setdefault("components", {}).setdefault("schemas", {})
     for name in ("HTTPValidationError", "ValidationError"):
         schemas.pop(name, None)
     schemas["Problem"] = _PROBLEM
+    document["components"]["responses"] = {f"Problem{it}": _problem(it) for it in _MEANING}
     schemas["OAuthError"] = _OAUTH_ERROR
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
@@ -193,7 +203,8 @@ def _document_refusals(path: str, method: str, operation: dict[str, Any]) -> Non
     }
     for status, applies in statuses.items():
         if applies:
-            responses.setdefault(str(status), _problem(status))
+            there = {"$ref": f"#/components/responses/Problem{status}"}
+            responses.setdefault(str(status), there)
     if path in _OAUTH:
         responses["400"] = {
             "description": _OAUTH[path],
@@ -203,8 +214,17 @@ def _document_refusals(path: str, method: str, operation: dict[str, Any]) -> Non
         }
 
 
+def _codes(status: int) -> list[str]:
+    return sorted({error.code for error, given in STATUS.items() if given == status})
+
+
 def _problem(status: int) -> dict[str, Any]:
-    schema = {"$ref": "#/components/schemas/Problem"}
+    schema = {
+        "allOf": [
+            {"$ref": "#/components/schemas/Problem"},
+            {"properties": {"status": {"const": status}, "code": {"enum": _codes(status)}}},
+        ]
+    }
     answer: dict[str, Any] = {
         "description": _MEANING[status],
         "content": {"application/problem+json": {"schema": schema}},

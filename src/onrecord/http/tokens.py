@@ -44,9 +44,10 @@ def _form(**properties: Any) -> dict[str, Any]:
     return {"type": "object", "properties": text}
 
 
-def _body(schema: dict[str, Any]) -> dict[str, Any]:
+def _body(schema: dict[str, Any], **example: str) -> dict[str, Any]:
     forms = ("application/x-www-form-urlencoded", "application/json")
-    return {"required": True, "content": {form: {"schema": schema} for form in forms}}
+    told = {"schema": schema} | ({"example": example} if example else {})
+    return {"required": True, "content": dict.fromkeys(forms, told)}
 
 
 _PASSWORD_FORM = _form(
@@ -67,7 +68,14 @@ _REVOKE_FORM = _form(
     "/token",
     summary="Sign in, or refresh",
     response_model=Token,
-    openapi_extra={"requestBody": _body({"anyOf": [_PASSWORD_FORM, _REFRESH_FORM]})},
+    openapi_extra={
+        "requestBody": _body(
+            {"anyOf": [_PASSWORD_FORM, _REFRESH_FORM]},
+            # Of the user that the example of POST /users registers.
+            username="ada",
+            password="correct horse battery staple",  # noqa: S106 - an example's
+        )
+    },
 )
 async def make_token(request: Request, services: ServicesDep) -> Response:
     """Exchange a username and password, or a refresh token, for new tokens.
