@@ -321,6 +321,7 @@ EVERYONES = {
     ("get", "/models/{name}/versions"),
     ("get", "/models/{name}/versions/{version}"),
     ("post", "/models/risk/versions/{version}/predict"),
+    ("post", "/models/risk/versions/{version}/invocations"),
     # Of whose predictions it takes outcomes, tests/test_bulk_outcomes.py holds.
     ("post", "/models/{name}/outcomes"),
 }

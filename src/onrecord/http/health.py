@@ -1,4 +1,4 @@
-"""`/healthz`, `/readyz` and `/metrics`: is the process alive, can it answer, what waits."""
+"""Is the process alive, can it answer, what waits: for people, SageMaker and Prometheus."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ from onrecord.record.database import Database
 from onrecord.record.seal import newest_head, unsealed_at_most
 from onrecord.record.spool import Depth
 
-__all__ = ["router"]
+__all__ = ["is_ready", "router"]
 
 _PATIENCE_SECONDS = 2.0
+_NOT_READY = "not ready"
 
 router = APIRouter(tags=["health"])
 
@@ -64,6 +65,11 @@ class Readiness(BaseModel):
         description="Which versions could not be loaded, and why; only a live one makes unready."
     )
 
+    @property
+    def ready(self) -> bool:
+        """Whether predictions can be answered."""
+        return self.status != _NOT_READY
+
 
 @router.get("/healthz", summary="Is the process alive")
 async def healthz() -> Alive:
@@ -78,6 +84,18 @@ async def healthz() -> Alive:
 )
 async def readyz(services: ServicesDep) -> Readiness:
     """Check the models, the database, its migrations, the record's writer and its spool."""
+    answer = await _readiness(services)
+    if answer.ready:
+        return answer
+    return JSONResponse(answer.model_dump(mode="json"), status_code=503)  # type: ignore[return-value]
+
+
+async def is_ready(services: Services) -> bool:
+    """Tell whether predictions can be answered."""
+    return (await _readiness(services)).ready
+
+
+async def _readiness(services: Services) -> Readiness:
     missing = services.fleet.missing
     checks = {"model": f"cannot be loaded: {', '.join(missing)}" if missing else "ok"}
     database, away = await _check_database(services)
@@ -89,8 +107,8 @@ async def readyz(services: ServicesDep) -> Readiness:
         checks["spool"] = "full" if depth.full else "ok"
     faults = {name for name, finding in checks.items() if finding != "ok"}
     ready = not faults or (spooling and away and faults == {"database"})
-    answer = Readiness(
-        status=("spooling" if spooling else "ok") if ready else "not ready",
+    return Readiness(
+        status=("spooling" if spooling else "ok") if ready else _NOT_READY,
         checks=checks,
         spool=depth
         and SpoolDepth(
@@ -102,9 +120,20 @@ async def readyz(services: ServicesDep) -> Readiness:
         seal=await _seal(services.database) if database == "ok" else None,
         not_loaded=dict(services.fleet.failures),
     )
-    if ready:
-        return answer
-    return JSONResponse(answer.model_dump(mode="json"), status_code=503)  # type: ignore[return-value]
+
+
+@router.get(
+    "/ping",
+    summary="Can predictions be answered, for SageMaker and MLflow",
+    response_class=Response,
+    responses={
+        200: {"content": {}, "description": "Ready"},
+        503: {"content": {}, "description": "Not ready; `GET /readyz` says why"},
+    },
+)
+async def ping(services: ServicesDep) -> Response:
+    """Answer with a status alone: 200 where `GET /readyz` has it."""
+    return Response(status_code=200 if await is_ready(services) else 503)
 
 
 @router.get(

@@ -10,6 +10,7 @@ from fastapi.openapi.utils import get_openapi
 
 from onrecord.http.idempotency import MAX_KEY_LENGTH
 from onrecord.http.openapi_links import add_links
+from onrecord.http.openapi_protocols import invocation
 from onrecord.serving.artifact import Model
 from onrecord.serving.explanations import Space
 from onrecord.serving.forms import ARROW, CSV, PARQUET
@@ -114,6 +115,7 @@ _REPLAYED: dict[str, Any] = {
         "description": "There where an earlier call with the idempotency key got this answer.",
     }
 }
+_AS_ID = str.maketrans({"/": "_", "{": None, "}": None})
 _REPLAYED_STATUSES = ("200", "400", "422", "500")
 _PREDICT_STATUSES = (400, 401, 403, 404, 406, 408, 413, 415, 422, 429, 500, 503)
 
@@ -166,6 +168,7 @@ def openapi_document(
         operation["summary"] = f"Predict with one version of {model.name}"
         operation["parameters"] = [_VERSION, *operation["parameters"]]
         document["paths"][pinned] = {"post": operation}
+        document["paths"] |= _protocol_paths(model, default=model.name == default_model)
     add_links(document)
     document["tags"] = [{"name": name} for name in _TAGS]
     return document
@@ -216,17 +219,10 @@ def _problem(status: int) -> dict[str, Any]:
     return answer
 
 
-def _predict_operation(model: Model, address: str, max_rows: int) -> dict[str, Any]:
-    example = model.schema.example_row()
+def _call_responses(content: dict[str, Any]) -> dict[str, Any]:
+    """Return the responses of a call whose good answers are of that content."""
     responses: dict[str, Any] = {
-        "200": {
-            "description": "The prediction, already on record",
-            "content": {
-                "application/json": {"schema": _answer_schema()},
-                **dict.fromkeys(_TEXTS, _TEXT),
-                **dict.fromkeys(_FILES, _FILE),
-            },
-        }
+        "200": {"description": "The prediction, already on record", "content": content}
     }
     responses |= {str(status): _problem(status) for status in _PREDICT_STATUSES}
     for code in _REPLAYED_STATUSES:
@@ -234,6 +230,42 @@ def _predict_operation(model: Model, address: str, max_rows: int) -> dict[str, A
     for status, response in responses.items():
         if status != "401":
             response["headers"] = {**response.get("headers", {}), **_LIMIT_HEADERS}
+    return responses
+
+
+def _protocol_paths(model: Model, *, default: bool) -> dict[str, Any]:
+    """Return the paths of a model's calls in foreign protocols."""
+    paths = {}
+    named = f"/models/{model.name}"
+    places = [
+        (f"{named}/invocations", []),
+        (f"{named}/versions/{{version}}/invocations", [_VERSION]),
+    ]
+    for address, parameters in [*([("/invocations", [])] if default else []), *places]:
+        asked, answered = invocation(model.schema)
+        paths[address] = {
+            "post": {
+                "tags": ["prediction"],
+                "summary": f"Predict with {model.name}, as MLflow and SageMaker ask",
+                "operationId": address.translate(_AS_ID).strip("_"),
+                "security": [{"OAuth2PasswordBearer": []}],
+                "parameters": [*parameters, _IDEMPOTENCY_KEY],
+                "requestBody": {"required": True, "content": asked},
+                "responses": _call_responses(answered),
+            }
+        }
+    return paths
+
+
+def _predict_operation(model: Model, address: str, max_rows: int) -> dict[str, Any]:
+    example = model.schema.example_row()
+    responses = _call_responses(
+        {
+            "application/json": {"schema": _answer_schema()},
+            **dict.fromkeys(_TEXTS, _TEXT),
+            **dict.fromkeys(_FILES, _FILE),
+        }
+    )
     where = " (the default model)" if address == "/predict" else ""
     return {
         "tags": ["prediction"],
