@@ -28,7 +28,7 @@ from onrecord.serving.csv_body import header_of
 from onrecord.serving.faults import pointer_to
 from onrecord.serving.forms import CONTENT_TYPES, CSV, Kind
 from onrecord.serving.input_schema import InputSchema
-from onrecord.serving.outputs import class_key
+from onrecord.serving.outputs import Outputs, class_key
 from onrecord.serving.prediction import Answer
 from onrecord.serving.strict_json import shown
 
@@ -44,7 +44,13 @@ class Invocation:
     def __init__(self) -> None:
         self._wanted: Kind = "json"
 
-    def read(self, body: bytes, headers: Headers, schema: InputSchema) -> tuple[bytes, str]:
+    def read(
+        self,
+        body: bytes,
+        headers: Headers,
+        schema: InputSchema,
+        sample: Outputs,  # noqa: ARG002 - the answer is written as it comes
+    ) -> tuple[bytes, str]:
         """Return the call's rows as `POST /predict` takes them."""
         raw_type = header(headers, b"content-type")
         content_type = None if raw_type is None else raw_type.decode("latin-1")

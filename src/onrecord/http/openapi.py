@@ -9,8 +9,14 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from onrecord.http.idempotency import MAX_KEY_LENGTH
+from onrecord.http.inference import is_inference_path
 from onrecord.http.openapi_links import add_links
-from onrecord.http.openapi_protocols import invocation
+from onrecord.http.openapi_protocols import (
+    INFERENCE_ERROR,
+    JSON_LENGTH_PARAMETER,
+    inference,
+    invocation,
+)
 from onrecord.serving.artifact import Model
 from onrecord.serving.explanations import Space
 from onrecord.serving.forms import ARROW, CSV, PARQUET
@@ -154,9 +160,12 @@ def openapi_document(
         schemas.pop(name, None)
     schemas["Problem"] = _PROBLEM
     schemas["OAuthError"] = _OAUTH_ERROR
+    schemas["InferenceError"] = INFERENCE_ERROR
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
             _document_refusals(path, method, operation)
+            if is_inference_path(path):
+                _document_inference_errors(operation)
     for model in models:
         addresses = [f"/models/{model.name}/predict"]
         if model.name == default_model:
@@ -187,12 +196,12 @@ def _document_refusals(path: str, method: str, operation: dict[str, Any]) -> Non
         409: (path.startswith("/users") and method in {"post", "patch", "delete"})
         or (path in {"/keys", "/erasures"} and method == "post")
         or path.endswith(("/proof", "/outcome", "/drift"))
-        or ("/versions" in path and method == "get")
+        or (path.startswith("/models") and "/versions" in path and method == "get")
         or (path.startswith("/models") and method == "post"),
         413: "requestBody" in operation,
         415: path.endswith("/outcomes") and method == "post",
         429: path == "/token",
-        503: path != "/healthz",
+        503: path not in {"/healthz", "/v2/health/live"},
     }
     for status, applies in statuses.items():
         if applies:
@@ -236,25 +245,34 @@ def _call_responses(content: dict[str, Any]) -> dict[str, Any]:
 def _protocol_paths(model: Model, *, default: bool) -> dict[str, Any]:
     """Return the paths of a model's calls in foreign protocols."""
     paths = {}
-    named = f"/models/{model.name}"
-    places = [
-        (f"{named}/invocations", []),
-        (f"{named}/versions/{{version}}/invocations", [_VERSION]),
-    ]
-    for address, parameters in [*([("/invocations", [])] if default else []), *places]:
-        asked, answered = invocation(model.schema)
-        paths[address] = {
-            "post": {
+    for begin, end in (("", "/invocations"), ("/v2", "/infer")):
+        named = f"{begin}/models/{model.name}"
+        alone = [end] if default and not begin else []
+        for address in (*alone, f"{named}{end}", f"{named}/versions/{{version}}{end}"):
+            describe, whose = (inference, "V2 asks") if begin else (invocation, "MLflow asks")
+            asked, answered = describe(model.schema)
+            parameters = [_VERSION] if "{" in address else []
+            operation: dict[str, Any] = {
                 "tags": ["prediction"],
-                "summary": f"Predict with {model.name}, as MLflow and SageMaker ask",
+                "summary": f"Predict with {model.name}, as {whose}",
                 "operationId": address.translate(_AS_ID).strip("_"),
                 "security": [{"OAuth2PasswordBearer": []}],
                 "parameters": [*parameters, _IDEMPOTENCY_KEY],
                 "requestBody": {"required": True, "content": asked},
                 "responses": _call_responses(answered),
             }
-        }
+            if begin:
+                operation["parameters"].append(JSON_LENGTH_PARAMETER)
+                _document_inference_errors(operation)
+            paths[address] = {"post": operation}
     return paths
+
+
+def _document_inference_errors(operation: dict[str, Any]) -> None:
+    error = {"application/json": {"schema": {"$ref": "#/components/schemas/InferenceError"}}}
+    for response in operation["responses"].values():
+        if "application/problem+json" in response.get("content", {}):
+            response["content"] = error
 
 
 def _predict_operation(model: Model, address: str, max_rows: int) -> dict[str, Any]:

@@ -42,6 +42,7 @@ from onrecord.errors import (
 from onrecord.http.body import BodyRoom, ClientGone, read_body
 from onrecord.http.context import header, request_id
 from onrecord.http.idempotency import IdempotentAnswers, idempotency_key
+from onrecord.http.inference import InferenceCall
 from onrecord.http.invocations import Invocation
 from onrecord.http.negotiate import check_coding, form_of
 from onrecord.http.problems import PROBLEM_TYPE, STATUS, problem_body, problem_headers
@@ -62,6 +63,7 @@ _INLINE_BYTES = 64 * 1024
 _ADDRESSES: tuple[tuple[str, str, type[Translation] | None], ...] = (
     ("/models/", "/predict", None),
     ("/models/", "/invocations", Invocation),
+    ("/v2/models/", "/infer", InferenceCall),
 )
 """How the paths of calls begin and end that name a model, and who translates those calls."""
 
@@ -138,7 +140,10 @@ class PredictEndpoint:
             return
         more = scope.get("onrecord.limit_headers", ())
         if translation is not None:
-            answer, own = await _off_loop(translation.answer, answer, size=len(answer.body))
+            try:
+                answer, own = await _off_loop(translation.answer, answer, size=len(answer.body))
+            except IdempotencyKeyReused as error:
+                answer, own = translation.answer(refusal(error, request_id(scope)))
             more = (*own, *more)
         await _send(answer, more, send)
 
@@ -252,8 +257,10 @@ class PredictEndpoint:
             InvalidIdempotencyKey,
             InvalidInput,
             MalformedJson,
+            ModelFailed,
             NotAcceptable,
             NotFound,
+            Unanswerable,
             UnsupportedMediaType,
         ) as error:
             version = predictor.model_version_id if predictor else None
@@ -288,9 +295,10 @@ async def _translate(
 ) -> None:
     """Make of a call of a foreign protocol one of `POST /predict`; raises CallError."""
     body = call.body or b""
-    read, schema = translation.read, predictor.model.schema
+    sample = await predictor.sample_outputs()
+    given = (body, headers, predictor.model.schema, sample)
     try:
-        call.body, call.content_type = await _off_loop(read, body, headers, schema, size=len(body))
+        call.body, call.content_type = await _off_loop(translation.read, *given, size=len(body))
     except CallError as error:
         raise (error if call.conceal is None else discreet(error)) from None
 

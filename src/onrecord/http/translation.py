@@ -15,6 +15,7 @@ import msgspec
 
 from onrecord.errors import Fault, InvalidInput, MalformedJson
 from onrecord.serving.input_schema import InputSchema
+from onrecord.serving.outputs import Outputs
 from onrecord.serving.prediction import Answer
 from onrecord.serving.strict_json import read_strictly, shown
 
@@ -33,16 +34,21 @@ Headers = Sequence[tuple[bytes, bytes]]
 class Translation(Protocol):
     """One call of a foreign protocol, from its body to its answer."""
 
-    def read(self, body: bytes, headers: Headers, schema: InputSchema) -> tuple[bytes, str]:
+    def read(
+        self, body: bytes, headers: Headers, schema: InputSchema, sample: Outputs
+    ) -> tuple[bytes, str]:
         """Return a body of `POST /predict` with the same rows, and its content type.
 
-        Raises CallError where the body does not fit the protocol; whether its rows fit the schema
-        is not judged here.
+        `sample` is an answer of the model, whose targets and classes any answer has. Raises
+        CallError where the body does not fit the protocol; whether its rows fit the schema
         """
         ...
 
     def answer(self, answer: Answer) -> tuple[Answer, Headers]:
-        """Return what leaves for an answer of `POST /predict`, and headers that go with it."""
+        """Return what leaves for an answer of `POST /predict`, and headers that go with it.
+
+        Raises IdempotencyKeyReused where that is an earlier answer, and not one to this call.
+        """
         ...
 
 
