@@ -173,6 +173,45 @@ def test_bytes_that_are_no_tensor_are_refused(
     assert [it.status_code for it in (answer, too_long, left_over)] == [400] * 3
 
 
+def test_bytes_of_no_tensor_are_refused(client: TestClient) -> None:
+    asked = client.build_request("POST", INFER, json={"inputs": COLUMNS}).content
+    headers = {"inference-header-content-length": str(len(asked))}
+
+    assert client.post(INFER, content=asked, headers=headers).status_code == 200
+    refused = client.post(INFER, content=asked + b"more", headers=headers)
+
+    assert refused.status_code == 400
+    assert "4 bytes follow" in refused.json()["error"]
+
+
+def test_tensors_of_more_rows_than_a_call_may_have_are_not_unpacked(client: TestClient) -> None:
+    size = 500_000
+    tensor = {
+        "name": "x",
+        "datatype": "UINT8",
+        "shape": [size, 4],
+        "parameters": {"binary_data_size": 4 * size},
+    }
+    head = client.build_request("POST", INFER, json={"inputs": [tensor]}).content
+    headers = {"inference-header-content-length": str(len(head))}
+
+    refused = client.post(INFER, content=head + bytes(4 * size), headers=headers)
+
+    assert refused.status_code == 400
+    assert refused.json()["errors"][0]["pointer"] == "/inputs/0/shape"
+
+
+@pytest.mark.parametrize("path", [INFER, "/invocations"])
+def test_what_is_no_json_is_refused_and_on_record_as_it_came(
+    client: TestClient, database: Database, path: str
+) -> None:
+    answer = client.post(path, content=b'{"inputs": [1, ')
+
+    assert (answer.status_code, answer.json()["code"]) == (400, "malformed_json")
+    entry = recorded(database)[0]
+    assert (entry.error_code, entry.input) == ("malformed_json", b'{"inputs": [1, ')
+
+
 def test_every_refusal_of_the_protocol_has_its_shape(
     client: TestClient, database: Database
 ) -> None:

@@ -5,6 +5,7 @@ Source: https://github.com/kserve/open-inference-protocol (REST, "Inference Requ
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,9 +17,14 @@ from onrecord.http.context import header
 from onrecord.http.negotiate import best_of
 from onrecord.http.problems import STATUS, problem_body, problem_headers
 from onrecord.http.tensors import Output, binary_of, outputs_of, shape_of, values_of
-from onrecord.http.translation import Headers, json_body, misshapen, object_in, predictions_in
-from onrecord.serving.input_schema import InputSchema
-from onrecord.serving.outputs import Outputs
+from onrecord.http.translation import (
+    Asked,
+    Headers,
+    json_body,
+    misshapen,
+    object_in,
+    predictions_in,
+)
 from onrecord.serving.prediction import Answer
 from onrecord.serving.strict_json import shown
 
@@ -41,17 +47,15 @@ class InferenceCall:
         self._id: str | None = None
         self._outputs: list[tuple[Output, bool]] = []
 
-    def read(
-        self, body: bytes, headers: Headers, schema: InputSchema, sample: Outputs
-    ) -> tuple[bytes, str]:
+    def read(self, body: bytes, headers: Headers, asked: Asked) -> tuple[bytes, str]:
         """Return the call's rows as `POST /predict` takes them."""
         _check_media_types(headers)
         size = _json_size(header(headers, JSON_LENGTH), len(body))
         document = object_in(body[:size])
         self._id = _optional(document, "id", str, "")
-        self._outputs = _asked_outputs(document, outputs_of(sample))
+        self._outputs = _asked_outputs(document, outputs_of(asked.sample))
         tensors = _objects(document, "inputs")
-        columns = _columns(tensors, memoryview(body)[size:], schema)
+        columns = _columns(tensors, memoryview(body)[size:], asked)
         return json_body({"columns": columns}), _JSON
 
     def answer(self, answer: Answer) -> tuple[Answer, Headers]:
@@ -198,29 +202,35 @@ def _asked_outputs(
 
 
 def _columns(
-    tensors: Sequence[Mapping[str, Any]], binary: memoryview, schema: InputSchema
+    tensors: Sequence[Mapping[str, Any]], binary: memoryview, asked: Asked
 ) -> dict[str, list[Any]]:
     """Return the values of the input tensors by column: one tensor a column, or one matrix."""
     columns: dict[str, list[Any]] = {}
+    names = asked.schema.names
+    room = asked.max_rows * len(names)
     for n, tensor in enumerate(tensors):
         place = f"/inputs/{n}"
         shape = shape_of(tensor, place)
+        room -= math.prod(shape)
+        if room < 0:
+            detail = "The tensors have more values than there may be rows."
+            raise misshapen(f"{place}/shape", detail, f"at most {asked.max_rows} rows")
         raw, binary = _own_bytes(tensor, binary, place)
         values = values_of(tensor, shape, raw, place)
-        wide = len(shape) == _MATRIX and (shape[1] != 1 or tensor["name"] not in schema.names)
+        wide = len(shape) == _MATRIX and (shape[1] != 1 or tensor["name"] not in names)
         if not wide:
             columns[tensor["name"]] = values
-        elif len(tensors) == 1 and shape[1] == len(schema.names):
+        elif len(tensors) == 1 and shape[1] == len(names):
             width = shape[1]
-            columns = {name: values[at::width] for at, name in enumerate(schema.names)}
+            columns = {name: values[at::width] for at, name in enumerate(names)}
         else:
-            expected = f"[rows, 1] a column, or one tensor of [rows, {len(schema.names)}]"
+            expected = f"[rows, 1] a column, or one tensor of [rows, {len(names)}]"
             detail = "A matrix has all columns in the order of the schema, and comes alone."
             raise misshapen(f"{place}/shape", detail, expected, shown(shape))
     if len(binary):
         detail = f"{len(binary)} bytes follow the last tensor that has any."
         raise misshapen("/inputs", detail)
-    nullable = {column.name for column in schema.columns if column.nullable}
+    nullable = {column.name for column in asked.schema.columns if column.nullable}
     return {
         name: [None if value != value else value for value in values]  # noqa: PLR0124 - NaN
         if name in nullable

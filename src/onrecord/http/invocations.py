@@ -17,6 +17,7 @@ from onrecord.errors import Fault, InvalidInput, NotAcceptable, UnsupportedMedia
 from onrecord.http.context import header
 from onrecord.http.negotiate import best_of, given_kind
 from onrecord.http.translation import (
+    Asked,
     Headers,
     json_body,
     misshapen,
@@ -28,7 +29,7 @@ from onrecord.serving.csv_body import header_of
 from onrecord.serving.faults import pointer_to
 from onrecord.serving.forms import CONTENT_TYPES, CSV, Kind
 from onrecord.serving.input_schema import InputSchema
-from onrecord.serving.outputs import Outputs, class_key
+from onrecord.serving.outputs import class_key
 from onrecord.serving.prediction import Answer
 from onrecord.serving.strict_json import shown
 
@@ -44,13 +45,7 @@ class Invocation:
     def __init__(self) -> None:
         self._wanted: Kind = "json"
 
-    def read(
-        self,
-        body: bytes,
-        headers: Headers,
-        schema: InputSchema,
-        sample: Outputs,  # noqa: ARG002 - the answer is written as it comes
-    ) -> tuple[bytes, str]:
+    def read(self, body: bytes, headers: Headers, asked: Asked) -> tuple[bytes, str]:
         """Return the call's rows as `POST /predict` takes them."""
         raw_type = header(headers, b"content-type")
         content_type = None if raw_type is None else raw_type.decode("latin-1")
@@ -60,10 +55,10 @@ class Invocation:
         self._wanted = wanted
         kind = given_kind(content_type)
         if kind == "csv":
-            return _csv_with_header(body, content_type or CSV, schema), CSV
+            return _csv_with_header(body, content_type or CSV, asked.schema), CSV
         if kind != "json":
             raise UnsupportedMediaType("Send the input as application/json or text/csv.")
-        return json_body(_rows(object_in(body), schema)), "application/json"
+        return json_body(_rows(object_in(body), asked.schema)), "application/json"
 
     def answer(self, answer: Answer) -> tuple[Answer, Headers]:
         """Return the predictions alone, in the order of the rows; a refusal stays as it is."""

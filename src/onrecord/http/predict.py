@@ -47,7 +47,7 @@ from onrecord.http.invocations import Invocation
 from onrecord.http.negotiate import check_coding, form_of
 from onrecord.http.problems import PROBLEM_TYPE, STATUS, problem_body, problem_headers
 from onrecord.http.rate_limits import limit_headers
-from onrecord.http.translation import Translation
+from onrecord.http.translation import Asked, Translation
 from onrecord.serving.admission import Admission, overloaded
 from onrecord.serving.faults import discreet
 from onrecord.serving.forms import PLAIN, Form
@@ -296,9 +296,11 @@ async def _translate(
     """Make of a call of a foreign protocol one of `POST /predict`; raises CallError."""
     body = call.body or b""
     sample = await predictor.sample_outputs()
-    given = (body, headers, predictor.model.schema, sample)
+    asked = Asked(predictor.model.schema, sample, predictor.max_rows)
     try:
-        call.body, call.content_type = await _off_loop(translation.read, *given, size=len(body))
+        call.body, call.content_type = await _off_loop(
+            translation.read, body, headers, asked, size=len(body)
+        )
     except CallError as error:
         raise (error if call.conceal is None else discreet(error)) from None
 

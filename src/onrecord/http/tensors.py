@@ -130,7 +130,7 @@ def values_of(
         detail = "It is no datatype that is read here."
         raise misshapen(f"{place}/datatype", detail, expected, shown(datatype))
     if binary is not None:
-        values = _unpacked(datatype, binary, place)
+        values = _unpacked(datatype, binary, math.prod(shape), place)
     else:
         values = _flat(tensor.get("data"), len(shape), f"{place}/data")
         _check_types(datatype, values, f"{place}/data")
@@ -167,12 +167,13 @@ def _check_types(datatype: str, values: Sequence[Any], place: str) -> None:
             raise misshapen(f"{place}/{n}", detail, f"a value of {datatype}", shown(value))
 
 
-def _unpacked(datatype: str, raw: memoryview, place: str) -> list[Any]:
+def _unpacked(datatype: str, raw: memoryview, count: int, place: str) -> list[Any]:
+    """Return so many values, or one more or fewer where there are; raises InvalidInput."""
     if datatype != "BYTES":
         dtype = np.dtype(_DTYPES[datatype])
-        if len(raw) % dtype.itemsize:
-            detail = f"Its {len(raw)} bytes are no whole number of values of {datatype}."
-            raise misshapen(place, detail, f"a multiple of {dtype.itemsize} bytes")
+        if len(raw) != count * dtype.itemsize:
+            detail = f"Its {len(raw)} bytes are not {count} values of {datatype}."
+            raise misshapen(place, detail, f"{count * dtype.itemsize} bytes")
         if datatype == "BOOL":
             dtype = np.dtype(np.uint8)
         numbers = np.frombuffer(raw, dtype)
@@ -180,7 +181,7 @@ def _unpacked(datatype: str, raw: memoryview, place: str) -> list[Any]:
         return values
     found: list[Any] = []
     at = 0
-    while at < len(raw):
+    while at < len(raw) and len(found) <= count:
         start = at + _LENGTH_BYTES
         end = start + int.from_bytes(raw[at:start], "little")
         if end > len(raw) or start > len(raw):

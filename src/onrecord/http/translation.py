@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import msgspec
@@ -20,6 +21,7 @@ from onrecord.serving.prediction import Answer
 from onrecord.serving.strict_json import read_strictly, shown
 
 __all__ = [
+    "Asked",
     "Headers",
     "Translation",
     "json_body",
@@ -31,16 +33,27 @@ __all__ = [
 Headers = Sequence[tuple[bytes, bytes]]
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What is to be known of the model of a call.
+
+    `sample` is an answer of it, whose targets and classes any answer has; `max_rows` is the most
+    rows that a call may have.
+    """
+
+    schema: InputSchema
+    sample: Outputs
+    max_rows: int
+
+
 class Translation(Protocol):
     """One call of a foreign protocol, from its body to its answer."""
 
-    def read(
-        self, body: bytes, headers: Headers, schema: InputSchema, sample: Outputs
-    ) -> tuple[bytes, str]:
+    def read(self, body: bytes, headers: Headers, asked: Asked) -> tuple[bytes, str]:
         """Return a body of `POST /predict` with the same rows, and its content type.
 
-        `sample` is an answer of the model, whose targets and classes any answer has. Raises
-        CallError where the body does not fit the protocol; whether its rows fit the schema
+        Raises CallError where the body does not fit the protocol; whether its rows fit the schema
+        is not judged here.
         """
         ...
 

@@ -176,6 +176,11 @@ class Predictor:
         ]
         return self._encode_answers(request_id, answers, many=rows.many)
 
+    @property
+    def max_rows(self) -> int:
+        """The most rows that one call may have."""
+        return self._validator.max_rows
+
     async def sample_outputs(self) -> Outputs:
         """Return its answer to a row made from its schema: which targets and classes it answers.
 
