@@ -239,6 +239,46 @@ def test_every_refusal_of_the_protocol_has_its_shape(
         assert answer.json()["error"].startswith(answer.json()["detail"])
 
 
+def test_the_limits_of_a_key_count_its_tensors(client: TestClient) -> None:
+    made = client.post("/keys", json={"name": "k", "quota": 2, "kind": "test"}).json()
+    key = {"authorization": f"Bearer {made['key']}"}
+    sent = {"inputs": COLUMNS}
+
+    answers = [client.post(INFER, json=sent, headers=key) for _ in range(3)]
+
+    assert [answer.status_code for answer in answers] == [200, 200, 429]
+    assert int(answers[2].headers["retry-after"]) > 0
+    assert answers[2].json()["error"] == answers[2].json()["detail"]
+    assert answers[0].headers["ratelimit"]
+    tried = client.get("/predictions?test=true").json()["predictions"]
+    assert [it["status"] for it in tried] == [429, 200, 200]
+
+
+def test_a_retry_gets_its_first_answer_with_its_own_id(
+    client: TestClient, database: Database
+) -> None:
+    key = {"idempotency-key": '"v2-1"'}
+
+    first = client.post(INFER, json={"id": "a", "inputs": COLUMNS}, headers=key)
+    again = client.post(INFER, json={"id": "b", "inputs": COLUMNS}, headers=key)
+    other = client.post(INFER, json={"inputs": COLUMNS[1:]}, headers=key)
+
+    assert again.headers["idempotent-replayed"] == "true"
+    assert again.json() == first.json() | {"id": "b"}
+    assert (other.status_code, other.json()["code"]) == (422, "idempotency_key_reused")
+    assert [entry.status for entry in recorded(database)] == [422, 200]
+
+
+def test_what_reads_the_record_reads_calls_of_the_protocol(client: TestClient) -> None:
+    made = client.post(INFER, json={"inputs": COLUMNS}).json()["parameters"]["prediction_id"]
+
+    replayed = client.get(f"/predictions/{made}/replay?version=live")
+    told = client.post(f"/predictions/{made}/outcome", json={"outcome": 1})
+
+    assert (replayed.status_code, replayed.json()["changed"]) == (200, 0)
+    assert told.status_code == 201
+
+
 def test_health_and_metadata_tell_what_is_served(client: TestClient) -> None:
     stranger = {"authorization": ""}
 
