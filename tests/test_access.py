@@ -321,6 +321,12 @@ EVERYONES = {
     ("get", "/models/{name}/versions"),
     ("get", "/models/{name}/versions/{version}"),
     ("post", "/models/risk/versions/{version}/predict"),
+    ("post", "/models/risk/versions/{version}/invocations"),
+    ("post", "/v2/models/risk/versions/{version}/infer"),
+    ("get", "/v2/models/{name}"),
+    ("get", "/v2/models/{name}/ready"),
+    ("get", "/v2/models/{name}/versions/{version}"),
+    ("get", "/v2/models/{name}/versions/{version}/ready"),
     # Of whose predictions it takes outcomes, tests/test_bulk_outcomes.py holds.
     ("post", "/models/{name}/outcomes"),
 }

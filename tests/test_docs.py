@@ -21,7 +21,7 @@ from onrecord.settings import Settings
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
-WITH_TRANSCRIPT = [ROOT / "README.md", DOCS / "api.md"]
+WITH_TRANSCRIPT = [ROOT / "README.md", DOCS / "api.md", DOCS / "protocols.md"]
 CONSOLE = re.compile(r"(?<=```console\n).*?(?=```)", re.DOTALL)
 END = "\x1e"
 

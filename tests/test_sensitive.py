@@ -23,6 +23,7 @@ from onrecord.settings import Settings, load_settings
 
 SECRET = "8675309.25"
 ROW = GOOD_ROW | {"pressure": float(SECRET)}
+COLUMN = {"name": "pressure", "datatype": "FP64", "shape": [1]}
 HEADER = "age,pressure,smoker,visits\n"
 
 
@@ -69,6 +70,31 @@ BODIES = {
     "broken csv": (f'{HEADER}61,"{SECRET},true,3\n', CSV, 400),
     "arrow of strings": (arrow(), ARROW, 400),
 }
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/invocations", {"instances": [SECRET]}),
+        ("/invocations", {"instances": [], SECRET: 1}),
+        ("/invocations", {"dataframe_split": {"columns": [SECRET, SECRET], "data": []}}),
+        ("/invocations", {"dataframe_records": [{SECRET: 1}]}),
+        ("/v2/models/risk/infer", {"inputs": [{"name": SECRET, "shape": SECRET}]}),
+        ("/v2/models/risk/infer", {"inputs": COLUMN | {"data": [[SECRET]]}}),
+        ("/v2/models/risk/infer", {"inputs": [COLUMN | {"name": SECRET, "data": [1]}]}),
+        ("/v2/models/risk/infer", {"inputs": [COLUMN | {"data": [SECRET]}]}),
+    ],
+    ids=str,
+)
+def test_a_refusal_in_another_protocol_tells_no_sensitive_value(
+    client: TestClient, path: str, body: object
+) -> None:
+    refused = client.post(path, json=body)
+
+    assert refused.status_code == 400, refused.text
+    assert SECRET not in refused.text
+    recorded = client.get(f"/predictions/{refused.headers['x-request-id']}").json()
+    assert SECRET not in json.dumps(recorded["output"])
 
 
 def test_contributions_would_tell_a_sensitive_value_and_are_refused(client: TestClient) -> None:

@@ -1,4 +1,4 @@
-"""`/healthz`, `/readyz` and `/metrics`: is the process alive, can it answer, what waits."""
+"""Is the process alive, can it answer, what waits: for people, SageMaker and Prometheus."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from onrecord.record.spool import Depth
 
 __all__ = ["readiness", "router"]
 
-_NOT_READY = "not ready"
 _PATIENCE_SECONDS = 2.0
+_NOT_READY = "not ready"
 
 router = APIRouter(tags=["health"])
 
@@ -65,6 +65,11 @@ class Readiness(BaseModel):
         description="Which versions could not be loaded, and why; only a live one makes unready."
     )
 
+    @property
+    def ready(self) -> bool:
+        """Whether predictions can be answered."""
+        return self.status != _NOT_READY
+
 
 @router.get("/healthz", summary="Is the process alive")
 async def healthz() -> Alive:
@@ -80,7 +85,7 @@ async def healthz() -> Alive:
 async def readyz(services: ServicesDep) -> Readiness:
     """Check the models, the database, its migrations, the record's writer and its spool."""
     found = await readiness(services)
-    if found.status != _NOT_READY:
+    if found.ready:
         return found
     return JSONResponse(found.model_dump(mode="json"), status_code=503)  # type: ignore[return-value]
 
@@ -111,6 +116,20 @@ async def readiness(services: Services) -> Readiness:
         seal=await _seal(services.database) if database == "ok" else None,
         not_loaded=dict(services.fleet.failures),
     )
+
+
+@router.get(
+    "/ping",
+    summary="Can predictions be answered, for SageMaker and MLflow",
+    response_class=Response,
+    responses={
+        200: {"content": {}, "description": "Ready"},
+        503: {"content": {}, "description": "Not ready; `GET /readyz` says why"},
+    },
+)
+async def ping(services: ServicesDep) -> Response:
+    """Answer with a status alone: 200 where `GET /readyz` has it."""
+    return Response(status_code=200 if (await readiness(services)).ready else 503)
 
 
 @router.get(

@@ -14,7 +14,7 @@ from onrecord.serving.json_schema import row_json_schema
 from onrecord.serving.prediction import Predictor
 from onrecord.serving.served import ServedModel
 
-__all__ = ["router"]
+__all__ = ["find_model", "router"]
 
 router = APIRouter(prefix="/models", tags=["models"])
 
@@ -89,7 +89,8 @@ def _shown(model: ServedModel, services: Services) -> ShownModel:
     )
 
 
-def _find(name: str, caller: Caller, services: Services) -> ServedModel:
+def find_model(name: str, caller: Caller, services: Services) -> ServedModel:
+    """Return a served model; raises NotFound where there is none that the caller may know of."""
     model = services.served.models.get(name)
     if model is None or not caller.reaches(name):
         raise NotFound(f"There is no model {name[:100]!r}; GET /models lists them.")
@@ -109,10 +110,10 @@ async def list_models(caller: KeyCallerDep, services: ServicesDep) -> ModelList:
 @router.get("/{name}", summary="Show a model")
 async def show_model(name: str, caller: KeyCallerDep, services: ServicesDep) -> ShownModel:
     """Show one model."""
-    return _shown(_find(name, caller, services), services)
+    return _shown(find_model(name, caller, services), services)
 
 
 @router.get("/{name}/schema", summary="Show a model's input schema")
 async def show_schema(name: str, caller: KeyCallerDep, services: ServicesDep) -> dict[str, Any]:
     """Show the JSON Schema (2020-12) of one input row."""
-    return row_json_schema(_find(name, caller, services).live.model.schema)
+    return row_json_schema(find_model(name, caller, services).live.model.schema)

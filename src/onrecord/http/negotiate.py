@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from importlib.util import find_spec
 
@@ -10,7 +10,7 @@ from onrecord.errors import NotAcceptable, UnsupportedCoding, UnsupportedMediaTy
 from onrecord.http.context import header
 from onrecord.serving.forms import CONTENT_TYPES, PLAIN, Form, Kind, kind_of
 
-__all__ = ["check_coding", "form_of", "given_kind"]
+__all__ = ["best_of", "check_coding", "form_of", "given_kind"]
 
 _SHOWN = 100
 _EXTRA = "pyarrow, which comes with an extra: pip install 'onrecord[data]'"
@@ -38,8 +38,7 @@ def form_of(content_type: str | None, accept: bytes | None) -> Form:
     curl users forget it and nothing else is meant. Raises UnsupportedMediaType and NotAcceptable.
     """
     given = given_kind(content_type)
-    wanted = _wanted(accept.decode("latin-1") if accept and accept.strip() else "*/*")
-    form = Form(given, wanted)
+    form = Form(given, _wanted(accept))
     return PLAIN if form == PLAIN else form
 
 
@@ -57,13 +56,20 @@ def given_kind(content_type: str | None) -> Kind:
     return kind
 
 
-def _wanted(accept: str) -> Kind:
-    """Return the kind with the highest weight; of equals one that is named, and JSON before."""
-    weights = {kind: _weight(kind, accept) for kind in CONTENT_TYPES}
-    if not _has_pyarrow():
-        weights = {kind: weight for kind, weight in weights.items() if kind == "json"}
+def best_of(kinds: Sequence[Kind], accept: bytes | None) -> Kind | None:
+    """Return which of the kinds an Accept header weighs most, None where it accepts none of them.
+
+    Of equals it is one that is named, and one that comes before.
+    """
+    wanted = accept.decode("latin-1") if accept and accept.strip() else "*/*"
+    weights = {kind: _weight(kind, wanted) for kind in kinds}
     best = max(weights, key=weights.__getitem__)
-    if weights[best][0] > 0:
+    return best if weights[best][0] > 0 else None
+
+
+def _wanted(accept: bytes | None) -> Kind:
+    best = best_of(tuple(CONTENT_TYPES) if _has_pyarrow() else ("json",), accept)
+    if best is not None:
         return best
     if not _has_pyarrow():
         raise NotAcceptable(f"This server answers in application/json only; it lacks {_EXTRA}.")

@@ -9,7 +9,14 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from onrecord.http.idempotency import MAX_KEY_LENGTH
+from onrecord.http.inference import is_inference_path
 from onrecord.http.openapi_links import add_links
+from onrecord.http.openapi_protocols import (
+    INFERENCE_ERROR,
+    JSON_LENGTH_PARAMETER,
+    inference,
+    invocation,
+)
 from onrecord.http.problems import STATUS
 from onrecord.serving.artifact import Model
 from onrecord.serving.explanations import Space
@@ -122,6 +129,7 @@ _REPLAYED: dict[str, Any] = {
         "description": "There where an earlier call with the idempotency key got this answer.",
     }
 }
+_AS_ID = str.maketrans({"/": "_", "{": None, "}": None})
 _REPLAYED_STATUSES = ("200", "400", "422", "500")
 _PREDICT_STATUSES = (400, 401, 403, 404, 406, 408, 413, 415, 422, 429, 500, 503)
 
@@ -162,9 +170,12 @@ def openapi_document(
     schemas["Problem"] = _PROBLEM
     document["components"]["responses"] = {f"Problem{it}": _problem(it) for it in _MEANING}
     schemas["OAuthError"] = _OAUTH_ERROR
+    schemas["InferenceError"] = INFERENCE_ERROR
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
             _document_refusals(path, method, operation)
+            if is_inference_path(path):
+                _document_inference_errors(operation)
     for model in models:
         addresses = [f"/models/{model.name}/predict"]
         if model.name == default_model:
@@ -176,6 +187,7 @@ def openapi_document(
         operation["summary"] = f"Predict with one version of {model.name}"
         operation["parameters"] = [_VERSION, *operation["parameters"]]
         document["paths"][pinned] = {"post": operation}
+        document["paths"] |= _protocol_paths(model, default=model.name == default_model)
     add_links(document)
     document["tags"] = [{"name": name} for name in _TAGS]
     return document
@@ -194,12 +206,12 @@ def _document_refusals(path: str, method: str, operation: dict[str, Any]) -> Non
         409: (path.startswith("/users") and method in {"post", "patch", "delete"})
         or (path in {"/keys", "/erasures"} and method == "post")
         or path.endswith(("/proof", "/outcome", "/drift"))
-        or ("/versions" in path and method == "get")
+        or (path.startswith("/models") and "/versions" in path and method == "get")
         or (path.startswith("/models") and method == "post"),
         413: "requestBody" in operation,
         415: path.endswith("/outcomes") and method == "post",
         429: path == "/token",
-        503: path != "/healthz",
+        503: path not in {"/healthz", "/v2/health/live"},
     }
     for status, applies in statuses.items():
         if applies:
@@ -236,17 +248,10 @@ def _problem(status: int) -> dict[str, Any]:
     return answer
 
 
-def _predict_operation(model: Model, address: str, max_rows: int) -> dict[str, Any]:
-    example = model.schema.example_row()
+def _call_responses(content: dict[str, Any]) -> dict[str, Any]:
+    """Return the responses of a call whose good answers are of that content."""
     responses: dict[str, Any] = {
-        "200": {
-            "description": "The prediction, already on record",
-            "content": {
-                "application/json": {"schema": _answer_schema()},
-                **dict.fromkeys(_TEXTS, _TEXT),
-                **dict.fromkeys(_FILES, _FILE),
-            },
-        }
+        "200": {"description": "The prediction, already on record", "content": content}
     }
     responses |= {str(status): _problem(status) for status in _PREDICT_STATUSES}
     for code in _REPLAYED_STATUSES:
@@ -254,6 +259,51 @@ def _predict_operation(model: Model, address: str, max_rows: int) -> dict[str, A
     for status, response in responses.items():
         if status != "401":
             response["headers"] = {**response.get("headers", {}), **_LIMIT_HEADERS}
+    return responses
+
+
+def _protocol_paths(model: Model, *, default: bool) -> dict[str, Any]:
+    """Return the paths of a model's calls in foreign protocols."""
+    paths = {}
+    for begin, end in (("", "/invocations"), ("/v2", "/infer")):
+        named = f"{begin}/models/{model.name}"
+        alone = [end] if default and not begin else []
+        for address in (*alone, f"{named}{end}", f"{named}/versions/{{version}}{end}"):
+            describe, whose = (inference, "V2 asks") if begin else (invocation, "MLflow asks")
+            asked, answered = describe(model.schema)
+            parameters = [_VERSION] if "{" in address else []
+            operation: dict[str, Any] = {
+                "tags": ["prediction"],
+                "summary": f"Predict with {model.name}, as {whose}",
+                "operationId": address.translate(_AS_ID).strip("_"),
+                "security": [{"OAuth2PasswordBearer": []}],
+                "parameters": [*parameters, _IDEMPOTENCY_KEY],
+                "requestBody": {"required": True, "content": asked},
+                "responses": _call_responses(answered),
+            }
+            if begin:
+                operation["parameters"].append(JSON_LENGTH_PARAMETER)
+                _document_inference_errors(operation)
+            paths[address] = {"post": operation}
+    return paths
+
+
+def _document_inference_errors(operation: dict[str, Any]) -> None:
+    error = {"application/json": {"schema": {"$ref": "#/components/schemas/InferenceError"}}}
+    for response in operation["responses"].values():
+        if "application/problem+json" in response.get("content", {}):
+            response["content"] = error
+
+
+def _predict_operation(model: Model, address: str, max_rows: int) -> dict[str, Any]:
+    example = model.schema.example_row()
+    responses = _call_responses(
+        {
+            "application/json": {"schema": _answer_schema()},
+            **dict.fromkeys(_TEXTS, _TEXT),
+            **dict.fromkeys(_FILES, _FILE),
+        }
+    )
     where = " (the default model)" if address == "/predict" else ""
     return {
         "tags": ["prediction"],

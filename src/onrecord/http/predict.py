@@ -1,17 +1,20 @@
 """Prediction calls to a model, or to a version of one: the hot path, plain ASGI before FastAPI.
 
 In this order: authenticate, see what the caller may, read the body, validate, predict, record,
-answer. A refusal of a known caller is on record too.
+answer. A refusal of a known caller is on record too. Calls of a foreign protocol come the same
+way: a `Translation` makes a call of `POST /predict` of them, and the other answer of its answer.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import partial
+from typing import Any, TypeVar
 from urllib.parse import parse_qs, unquote
 
+import anyio.to_thread
 import structlog
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -27,6 +30,7 @@ from onrecord.errors import (
     IdempotencyKeyReused,
     InvalidIdempotencyKey,
     InvalidInput,
+    MalformedJson,
     MethodNotAllowed,
     ModelFailed,
     NotAcceptable,
@@ -38,15 +42,30 @@ from onrecord.errors import (
 from onrecord.http.body import BodyRoom, ClientGone, read_body
 from onrecord.http.context import header, request_id
 from onrecord.http.idempotency import IdempotentAnswers, idempotency_key
+from onrecord.http.inference import InferenceCall
+from onrecord.http.invocations import Invocation
 from onrecord.http.negotiate import check_coding, form_of
 from onrecord.http.problems import PROBLEM_TYPE, STATUS, problem_body, problem_headers
 from onrecord.http.rate_limits import limit_headers
+from onrecord.http.translation import Asked, Translation
 from onrecord.serving.admission import Admission, overloaded
+from onrecord.serving.faults import discreet
 from onrecord.serving.forms import PLAIN, Form
 from onrecord.serving.prediction import Answer, Call, Predictor, Recorder
 from onrecord.serving.served import ServedModels
 
 __all__ = ["PredictEndpoint", "headers_of", "no_such_model", "predict_logged", "refusal"]
+
+_T = TypeVar("_T")
+_INLINE_BYTES = 64 * 1024
+"""Bodies above this are translated in a thread, so that one large call delays no other."""
+
+_ADDRESSES: tuple[tuple[str, str, type[Translation] | None], ...] = (
+    ("/models/", "/predict", None),
+    ("/models/", "/invocations", Invocation),
+    ("/v2/models/", "/infer", InferenceCall),
+)
+"""How the paths of calls begin and end that name a model, and who translates those calls."""
 
 
 def refusal(error: CallError, shown_id: str) -> Answer:
@@ -109,27 +128,39 @@ class PredictEndpoint:
         if asked is None:
             await self._app(scope, receive, send)
             return
+        name, version, translate = asked
+        translation = translate() if translate else None
         try:
             if scope["method"] != "POST":
                 raise MethodNotAllowed("Predictions are asked for with POST.")
-            answer = await self.answer(*asked, scope, receive)
+            answer = await self.answer(name, version, scope, receive, translation)
         except CallError as error:
             answer = refusal(error, request_id(scope))
         except ClientGone:
             return
-        await _send(answer, scope.get("onrecord.limit_headers", ()), send)
+        more = scope.get("onrecord.limit_headers", ())
+        if translation is not None:
+            try:
+                answer, own = await _off_loop(translation.answer, answer, size=len(answer.body))
+            except IdempotencyKeyReused as error:
+                answer, own = translation.answer(refusal(error, request_id(scope)))
+            more = (*own, *more)
+        await _send(answer, more, send)
 
-    def _asked_for(self, path: str) -> tuple[str, str | None] | None:
-        """Return the model and the version that a path names, None where it asks for neither."""
+    def _asked_for(self, path: str) -> tuple[str, str | None, type[Translation] | None] | None:
+        """Return the model, version and protocol that a path names, None where it is no call."""
         if path == "/predict":
-            return self._served.default, None
-        if not (path.startswith("/models/") and path.endswith("/predict")):
-            return None
-        name, *version = path[len("/models/") : -len("/predict")].split("/versions/", 1)
-        texts = [unquote(text) for text in (name, *version)]
-        if any(not text or "/" in text for text in texts):
-            return None
-        return texts[0], texts[1] if version else None
+            return self._served.default, None, None
+        if path == "/invocations":
+            return self._served.default, None, Invocation
+        for begin, end, translate in _ADDRESSES:
+            if path.startswith(begin) and path.endswith(end):
+                name, *version = path[len(begin) : -len(end)].split("/versions/", 1)
+                texts = [unquote(text) for text in (name, *version)]
+                if any(not text or "/" in text for text in texts):
+                    return None
+                return texts[0], texts[1] if version else None, translate
+        return None
 
     def _find(self, name: str, version: str | None, caller: Caller) -> Predictor | None:
         model = self._served.models.get(name)
@@ -140,11 +171,17 @@ class PredictEndpoint:
         return model.route.predictor_for(caller.user_id)
 
     async def answer(
-        self, name: str, asked_version: str | None, scope: Scope, receive: Receive
+        self,
+        name: str,
+        asked_version: str | None,
+        scope: Scope,
+        receive: Receive,
+        translation: Translation | None = None,
     ) -> Answer:
         """Return the answer to a call of a model, or of a version of it, once it is on record.
 
-        Of the scope it reads the headers, the query and what `RequestContext` put there. Raises
+        Of the scope it reads the headers, the query and what `RequestContext` put there. It is the
+        answer of `POST /predict`, also to a body that `translation` made one of its own. Raises
         CallError where the call cannot go on record, ClientGone where its body ends too early.
         """
         if self._admission.full(time.perf_counter()):
@@ -180,29 +217,35 @@ class PredictEndpoint:
             )
         except (BodyTooLarge, BodyTimeout, Forbidden, TooManyRequests) as error:
             return await self._recorder.refuse(call, error, version)
+        size = len(call.body)
         # Only now: a client that sends slowly keeps nobody waiting.
         began = time.perf_counter()
         number = self._admission.enter()
         try:
-            return await self._predict(call, headers, scope["query_string"], caller, predictor)
+            return await self._predict(call, scope, caller, predictor, translation)
         finally:
             self._admission.leave(number, began, time.perf_counter())
-            self._room.give_back(len(call.body))
+            self._room.give_back(size)
 
     async def _predict(
         self,
         call: Call,
-        headers: list[tuple[bytes, bytes]],
-        query: bytes,
+        scope: Scope,
         caller: Caller,
         predictor: Predictor | None,
+        translation: Translation | None,
     ) -> Answer:
+        headers: list[tuple[bytes, bytes]] = scope["headers"]
         try:
             if predictor is None:
                 raise no_such_model(self._served, call.model)
             check_coding(headers)
-            call.form = form_of(call.content_type, header(headers, b"accept"))
-            call.explain = _asks_to_explain(query, call.form)
+            accept = header(headers, b"accept")
+            if translation is not None:
+                await _translate(call, headers, predictor, translation)
+                accept = None
+            call.form = form_of(call.content_type, accept)
+            call.explain = _asks_to_explain(scope["query_string"], call.form, translation)
             predict = partial(predict_logged, predictor)
             key = idempotency_key(headers)
             if key is None:
@@ -213,8 +256,11 @@ class PredictEndpoint:
             IdempotencyKeyReused,
             InvalidIdempotencyKey,
             InvalidInput,
+            MalformedJson,
+            ModelFailed,
             NotAcceptable,
             NotFound,
+            Unanswerable,
             UnsupportedMediaType,
         ) as error:
             version = predictor.model_version_id if predictor else None
@@ -234,7 +280,32 @@ class PredictEndpoint:
         return self._gate.authenticate_cached(token) or await self._gate.authenticate(token)
 
 
-def _asks_to_explain(query: bytes, form: Form) -> bool:
+async def _off_loop(work: Callable[..., _T], *given: Any, size: int) -> _T:
+    """Return what some work returns, done in a thread where that many bytes take long."""
+    if size <= _INLINE_BYTES:
+        return work(*given)
+    return await anyio.to_thread.run_sync(work, *given)
+
+
+async def _translate(
+    call: Call,
+    headers: list[tuple[bytes, bytes]],
+    predictor: Predictor,
+    translation: Translation,
+) -> None:
+    """Make of a call of a foreign protocol one of `POST /predict`; raises CallError."""
+    body = call.body or b""
+    sample = await predictor.sample_outputs()
+    asked = Asked(predictor.model.schema, sample, predictor.max_rows)
+    try:
+        call.body, call.content_type = await _off_loop(
+            translation.read, body, headers, asked, size=len(body)
+        )
+    except CallError as error:
+        raise (error if call.conceal is None else discreet(error)) from None
+
+
+def _asks_to_explain(query: bytes, form: Form, translation: Translation | None) -> bool:
     """Tell whether a call asks what moved the model; raises InvalidInput where that is unclear."""
     if not query:
         return False
@@ -242,8 +313,8 @@ def _asks_to_explain(query: bytes, form: Form) -> bool:
     fault = None
     if asked not in (["true"], ["false"]):
         fault = Fault("/explain", "wrong", "Write ?explain=true, or leave it out.", "true or false")
-    elif asked == ["true"] and form is not PLAIN:
-        detail = "Explanations go with rows and answers in JSON only."
+    elif asked == ["true"] and (translation is not None or form is not PLAIN):
+        detail = "Explanations go with rows and answers in JSON only, of POST /predict."
         fault = Fault("/explain", "wrong", detail, "a body and an answer of application/json")
     if fault is not None:
         raise InvalidInput("The query does not fit.", faults=(fault,))
@@ -252,9 +323,9 @@ def _asks_to_explain(query: bytes, form: Form) -> bool:
 
 def headers_of(answer: Answer) -> list[tuple[bytes, bytes]]:
     """Return the headers that tell what an answer is."""
-    content_type = answer.content_type or "application/json"
+    content_type = "application/json" if answer.error is None else PROBLEM_TYPE
     headers = [
-        (b"content-type", (content_type if answer.error is None else PROBLEM_TYPE).encode()),
+        (b"content-type", (answer.content_type or content_type).encode()),
         (b"content-length", str(len(answer.body)).encode()),
     ]
     if answer.replayed:

@@ -19,6 +19,7 @@ from onrecord.errors import (
     NotFound,
 )
 from onrecord.http.context import request_id
+from onrecord.http.inference import error_response, is_inference_path
 from onrecord.http.problems import problem_response
 
 __all__ = ["add_refusals"]
@@ -27,16 +28,21 @@ _METHODS = ("DELETE", "GET", "PATCH", "POST", "PUT")
 
 
 def add_refusals(app: FastAPI) -> None:
-    """Teach `app` to answer every error as RFC 9457 says."""
+    """Teach `app` to answer every error as RFC 9457, or at its addresses the V2 protocol, says."""
     app.add_exception_handler(CallError, _call_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(HTTPException, _http_exception)
 
 
+def _response(request: Request, error: CallError) -> Response:
+    respond = error_response if is_inference_path(request.scope["path"]) else problem_response
+    return respond(error, request_id(request.scope))
+
+
 async def _call_error(request: Request, error: Exception) -> Response:
     if not isinstance(error, CallError):
         raise error
-    return problem_response(error, request_id(request.scope))
+    return _response(request, error)
 
 
 async def _validation_error(request: Request, error: Exception) -> Response:
@@ -45,14 +51,13 @@ async def _validation_error(request: Request, error: Exception) -> Response:
     found = error.errors()
     if any(fault["type"] == "json_invalid" for fault in found):
         malformed = MalformedJson("The body is not JSON.")
-        return problem_response(malformed, request_id(request.scope))
+        return _response(request, malformed)
     # pydantic's `input` is left out: it can be a password.
     faults = tuple(
         Fault(_pointer(fault["loc"]), fault["type"], f"{fault['msg']}.") for fault in found
     )
-    return problem_response(
-        InvalidInput("Some fields do not fit; each is listed in `errors`.", faults=faults),
-        request_id(request.scope),
+    return _response(
+        request, InvalidInput("Some fields do not fit; each is listed in `errors`.", faults=faults)
     )
 
 
@@ -70,7 +75,7 @@ async def _http_exception(request: Request, error: Exception) -> Response:
         413: BodyTooLarge("The body is larger than this address takes."),
     }
     problem = known.get(error.status_code) or MalformedJson("The body cannot be read.")
-    response = problem_response(problem, request_id(request.scope))
+    response = _response(request, problem)
     response.headers.update(error.headers or {})
     if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
         response.headers["allow"] = ", ".join(_allowed(request))

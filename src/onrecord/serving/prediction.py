@@ -135,6 +135,7 @@ class Predictor:
         self._validator = validator
         self._runner = runner
         self._recorder = recorder
+        self._sample: Outputs | None = None
         self._model_json = msgspec.Raw(
             msgspec.json.encode(
                 {"name": model.name, "version": model.version, "sha256": model.sha256}
@@ -174,6 +175,21 @@ class Predictor:
             {**outputs.row(i), "explanation": found.row(i, names)} for i in range(len(rows.values))
         ]
         return self._encode_answers(request_id, answers, many=rows.many)
+
+    @property
+    def max_rows(self) -> int:
+        """The most rows that one call may have."""
+        return self._validator.max_rows
+
+    async def sample_outputs(self) -> Outputs:
+        """Return its answer to a row made from its schema: which targets and classes it answers.
+
+        Nothing goes on record. It is asked once. Raises CallError where it has no answer now.
+        """
+        if self._sample is None:
+            outputs = await self._runner.predict([self.model.schema.probe_row()])
+            self._sample = outputs.in_lists()
+        return self._sample
 
     async def answers_to(self, body: bytes, kind: Kind) -> list[dict[str, Any]]:
         """Return what it says to the rows of a body, of which nothing goes on record.

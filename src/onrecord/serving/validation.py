@@ -46,7 +46,7 @@ class Validator:
         self._known = frozenset(schema.names)
         self._checks = [(column.name, make_check(column)) for column in schema.columns]
         self._texts = any(column.textual for column in schema.columns)
-        self._max_rows = max_rows
+        self.max_rows = max_rows
         self._tables = TableReader(schema, max_rows=max_rows)
         self._decode = msgspec.json.Decoder().decode
 
@@ -77,7 +77,7 @@ class Validator:
                 rows = document[_ROWS]
                 if len(document) != 1 or type(rows) is not list:
                     return None
-                if not 0 < len(rows) <= self._max_rows:
+                if not 0 < len(rows) <= self.max_rows:
                     return None
                 values = [self._convert(row) for row in rows]
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, KeyError, Unfit):
@@ -147,16 +147,16 @@ class Validator:
                 )
         rows = document[_ROWS]
         pointer = f"/{_ROWS}"
-        limit = f"a list of 1 to {self._max_rows} rows"
+        limit = f"a list of 1 to {self.max_rows} rows"
         if not isinstance(rows, list):
             faults.add(pointer, "wrong_shape", "It must be a list of rows.", limit, shown(rows))
         elif not rows:
             faults.add(pointer, "wrong_shape", "It has no row.", limit, "[]")
-        elif len(rows) > self._max_rows:
+        elif len(rows) > self.max_rows:
             faults.add(
                 pointer,
                 "too_many_rows",
-                f"It has {len(rows)} rows; one call takes at most {self._max_rows}.",
+                f"It has {len(rows)} rows; one call takes at most {self.max_rows}.",
                 limit,
                 f"{len(rows)} rows",
             )
