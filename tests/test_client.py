@@ -462,7 +462,8 @@ def test_connections_are_used_again(server: Server, ada: str) -> None:
 
 
 def test_a_client_needs_a_token_or_a_password_and_does_not_show_it() -> None:
-    for given in ({}, {"username": "ada"}, {"token": "t", "username": "ada", "password": "p"}):
+    both = {"token": "t", "username": "ada", "password": "p"}
+    for given in ({}, {"username": "ada"}, {"token": "t", "username": "ada"}, both):
         with pytest.raises(ValueError, match="API key"):
             Client("http://localhost:8000", **given)
 

@@ -36,7 +36,8 @@ class Session:
     _good_until: float = 0.0
 
     def __post_init__(self) -> None:
-        if (self.token is None) == (self.username is None or self.password is None):
+        given = tuple(it is not None for it in (self.token, self.username, self.password))
+        if given not in {(True, False, False), (False, True, True)}:
             raise ValueError(
                 "give a token (an API key or an access token), or a username and password"
             )
