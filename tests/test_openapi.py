@@ -15,6 +15,7 @@ from starlette.testclient import TestClient
 from calls import Headers, sign_up
 from conftest import started
 from live import linear_model_dir
+from onrecord.http.inference import is_inference_path
 from onrecord.http.problems import STATUS
 from onrecord.record.database import Database
 
@@ -77,8 +78,8 @@ def test_every_status_and_code_of_a_problem_is_documented(document: dict[str, An
             name = given.get("$ref", "").rpartition("/")[2]
             response = document["components"]["responses"][name] if name else given
             (kind,) = response["content"]
-            if path.startswith("/v2/"):
-                assert kind == ("application/problem+json" if name else "application/json")
+            if is_inference_path(path):
+                assert kind == "application/json", (path, status)
                 continue
             assert kind == "application/problem+json", (path, status)
             _, own = response["content"][kind]["schema"]["allOf"]

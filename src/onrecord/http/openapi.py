@@ -290,9 +290,11 @@ def _protocol_paths(model: Model, *, default: bool) -> dict[str, Any]:
 
 def _document_inference_errors(operation: dict[str, Any]) -> None:
     error = {"application/json": {"schema": {"$ref": "#/components/schemas/InferenceError"}}}
-    for response in operation["responses"].values():
-        if "application/problem+json" in response.get("content", {}):
-            response["content"] = error
+    responses = operation["responses"]
+    for status, response in responses.items():
+        own = _problem(int(status)) if "$ref" in response else response
+        if "application/problem+json" in own.get("content", {}):
+            responses[status] = {**own, "content": error}
 
 
 def _predict_operation(model: Model, address: str, max_rows: int) -> dict[str, Any]:
