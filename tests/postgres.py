@@ -78,11 +78,18 @@ class Cluster:
     def crash(self) -> None:
         """SIGKILL the server and every process of it."""
         self.process.send_signal(signal.SIGSTOP)  # so that it does not start more of them
-        for child in self.children():
+        children = self.children()
+        for child in children:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(child, signal.SIGKILL)
         self.process.kill()
         self.process.wait(30)
+        # As long as one is there PostgreSQL refuses to start: its shared memory is in use.
+        end = time.monotonic() + _START_SECONDS
+        while any(Path(f"/proc/{child}").exists() for child in children):
+            if time.monotonic() > end:
+                raise RuntimeError("processes of PostgreSQL outlive SIGKILL")
+            time.sleep(0.01)
 
     def stop(self) -> None:
         """Stop the server and remove its files."""

@@ -158,6 +158,34 @@ def test_the_command_and_the_page_say_that_there_are_too_few_rows(
     assert "From which class to which" in page.read_text(encoding="utf-8")
 
 
+def test_a_promoted_candidate_is_compared_with_the_version_before_it_by_their_numbers(
+    service: Service,
+) -> None:
+    shadowing = service.shadow()
+    asked = ask(service, ROWS[:9])
+    work(shadowing)
+    since = service.client.get(f"/predictions/{asked[0]['id']}", headers=service.admin).json()
+
+    def compared(**which: str) -> Any:
+        query = {"since": since["received_at"], **which}
+        return service.client.get("/models/risk/compare", params=query, headers=service.admin)
+
+    before = compared().json()
+    numbers = {it: str(before[it]["number"]) for it in ("live", "candidate")}
+    Versions(service.database).promote("risk", "candidate", BY, gate=None)
+
+    assert compared().status_code == 404
+    assert before["shadow"]["calls"]
+    assert compared(**numbers).json()["shadow"] == before["shadow"]
+    told = command(service, "risk", "--live", numbers["live"], "--candidate", "live")
+    assert f"(number {numbers['candidate']}) beside live" in told.stdout
+    unknown = compared(live="77")
+    assert unknown.status_code == 404
+    assert "no version '77'" in unknown.json()["detail"]
+    Versions(service.database).rollback("risk", BY)
+    service.shadow()
+
+
 def test_admins_and_auditors_compare_and_a_model_without_a_candidate_is_said(
     service: Service,
 ) -> None:

@@ -24,16 +24,25 @@ def compare(
     name: Annotated[str, typer.Argument(help="The model's name.")],
     since: Annotated[str | None, typer.Option(help="Received since: 7d, or a time.")] = None,
     until: Annotated[str | None, typer.Option(help="Received before, likewise.")] = None,
+    live: Annotated[
+        str, typer.Option(help="Which version in the live one's place: alias, label, number, hash.")
+    ] = "live",
+    candidate: Annotated[
+        str, typer.Option(help="Which version beside it, likewise.")
+    ] = "candidate",
     html: Annotated[
         Path | None, typer.Option(help="Write it there, too, as a page of its own.")
     ] = None,
     database: DatabaseOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Compare a model's candidate with the live version, by shadow and by canary."""
+    """Compare a model's candidate with the live version, by shadow and by canary.
+
+    After a promotion name both: --live 1 --candidate 2.
+    """
     bounds = moment(since, "--since"), moment(until, "--until")
     with open_database(database) as opened:
-        found = compare_versions(opened, name, *bounds)
+        found = compare_versions(opened, name, *bounds, live, candidate)
     if html is not None:
         html.write_text(compare_page(found), encoding="utf-8")
     if as_json:

@@ -15,6 +15,14 @@ __all__ = ["router"]
 router = APIRouter(prefix="/models/{name}", tags=["models"])
 
 
+def _version(which: str) -> Any:
+    return Query(
+        min_length=1,
+        max_length=100,
+        description=f"Which version {which}: an alias, a label, a number or the begin of a hash.",
+    )
+
+
 class Comparison(BaseModel):
     """The candidate beside the live version; docs/shadow.md says what each figure means."""
 
@@ -29,16 +37,20 @@ class Comparison(BaseModel):
 
 
 @router.get("/compare", summary="Compare the candidate with the live version")
-async def show_comparison(
+async def show_comparison(  # noqa: PLR0913, PLR0917 - each is a part of the request
     name: str,
     _: OverseerDep,
     services: ServicesDep,
     since: Annotated[AwareDatetime | None, Query(description="Received at or after.")] = None,
     until: Annotated[AwareDatetime | None, Query(description="Received before.")] = None,
+    live: Annotated[str, _version("answers in the live version's place")] = "live",
+    candidate: Annotated[str, _version("is compared with it")] = "candidate",
 ) -> Comparison:
     """Show how a model's candidate does beside the live version; admins and auditors only.
 
-    404 where the model has no candidate.
+    Once the candidate has been promoted, name both by their numbers. 404 where there is no such
+    version, or the model has no candidate and none is named.
     """
     database = services.database
-    return Comparison(**await database.run(compare, database, name, since, until))
+    found = await database.run(compare, database, name, since, until, live, candidate)
+    return Comparison(**found)

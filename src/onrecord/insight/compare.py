@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from sqlalchemy import Connection, func, select
 
-from onrecord.errors import NotFound
 from onrecord.insight.metrics import mean, wilson
 from onrecord.insight.quality import LEAST_ROWS, quality
 from onrecord.insight.recorded_calls import (
@@ -21,9 +20,8 @@ from onrecord.insight.recorded_calls import (
 )
 from onrecord.insight.shadow_pairs import MOST_CALLS, ShadowPairs, latency
 from onrecord.record.database import Database
-from onrecord.record.deployments import deployment_of
 from onrecord.record.ids import time_of
-from onrecord.record.model_versions import StoredVersion, get, versions_of
+from onrecord.record.model_versions import StoredVersion, find
 from onrecord.record.shadows import skipped
 from onrecord.record.tables import requests, responses, utc_text
 from onrecord.serving.outputs import class_key
@@ -34,17 +32,24 @@ _TOLERANCE = 1e-6
 _CALLS_AT_ONCE = 2000
 
 
-def compare(
-    database: Database, name: str, since: datetime | None = None, until: datetime | None = None
+def compare(  # noqa: PLR0913, PLR0917 - which versions, and which calls
+    database: Database,
+    name: str,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    live_reference: str = "live",
+    candidate_reference: str = "candidate",
 ) -> dict[str, Any]:
     """Return how a model's candidate does beside the live version, on calls received in a time.
 
     `shadow` has both on the same calls, of which the candidate answered some unseen; `canary` has
-    each on the calls that it answered itself, since the candidate's first. Raises NotFound where
-    there is no such model, or it has no candidate.
+    each on the calls that it answered itself, since the candidate's first. The references are as
+    in `find`: once a candidate has become live, both are named by their numbers. Raises NotFound
+    where there is no such model or version, Conflict where several go by a reference.
     """
     with database.read() as connection:
-        live, candidate = _both(connection, name)
+        live = find(connection, name, live_reference)
+        candidate = find(connection, name, candidate_reference)
         shed = skipped(connection, candidate.id, since, until)
     meant = Meant(name, since=since, until=until)
     pairs = ShadowPairs(database, _by(meant, live), candidate.id, _TOLERANCE)
@@ -66,17 +71,6 @@ def compare(
         "shadow": shadow | {"skipped": shed},
         "canary": _canary(database, meant, live, candidate),
     }
-
-
-def _both(connection: Connection, name: str) -> tuple[StoredVersion, StoredVersion]:
-    versions_of(connection, name)
-    deployment = deployment_of(connection, name)
-    if deployment.live_id is None or deployment.candidate_id is None:
-        raise NotFound(
-            f"The model {name[:100]!r} has no candidate to compare with the live version; "
-            "add one, or have a version shadow it."
-        )
-    return get(connection, deployment.live_id), get(connection, deployment.candidate_id)
 
 
 def _told(version: StoredVersion) -> dict[str, Any]:
