@@ -132,6 +132,23 @@ def test_a_shadow_that_is_cut_short_goes_on_where_it_was(service: Service) -> No
     assert service.answers() == answers
 
 
+def test_metrics_tell_how_far_a_shadow_is(service: Service) -> None:
+    def told() -> dict[str, float]:
+        lines = service.client.get("/metrics").text.splitlines()
+        found = (line.rpartition(" ") for line in lines if line.startswith("onrecord_shadow_"))
+        return {name: float(value) for name, _, value in found}
+
+    assert told() == {}
+    service.shadow()
+    service.ask(8)
+    labels = '{model="risk",number="2"}'
+    behind, skipped = (f"onrecord_shadow_{it}_calls{labels}" for it in ("behind", "skipped"))
+
+    assert told() == {behind: 8, skipped: 0}
+    work(service.shadowing(most_behind=5))
+    assert told() == {behind: 0, skipped: 3}
+
+
 def test_nothing_is_put_on_record_after_the_shadow_was_stopped(service: Service) -> None:
     shadowing = service.shadow()
     service.ask(3)

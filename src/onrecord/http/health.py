@@ -15,7 +15,9 @@ from onrecord.errors import DatabaseError, OnrecordError
 from onrecord.http.services import Services, ServicesDep
 from onrecord.record import baselines
 from onrecord.record.database import Database
+from onrecord.record.model_versions import get
 from onrecord.record.seal import newest_head, unsealed_at_most
+from onrecord.record.shadows import lag_of, running
 from onrecord.record.spool import Depth
 
 __all__ = ["readiness", "router"]
@@ -134,14 +136,15 @@ async def ping(services: ServicesDep) -> Response:
 
 @router.get(
     "/metrics",
-    summary="What waits and what drifts, for Prometheus",
+    summary="What waits, what drifts and what lags, for Prometheus",
     response_class=Response,
     responses={200: {"content": {"text/plain": {}}, "description": "Prometheus' text format"}},
 )
 async def metrics(services: ServicesDep) -> Response:
-    """Show what the spool holds and what drifts; it is the same whichever worker is asked."""
+    """Show what the spool holds, what drifts and how far shadows are, whichever worker is asked."""
     registry = CollectorRegistry()
     await _add_drift(services.database, registry)
+    await _add_shadows(services.database, registry)
     depth = await _depth(services)
     if depth is not None:
         for name, meaning, value in (
@@ -173,6 +176,38 @@ async def _add_drift(database: Database, registry: CollectorRegistry) -> None:
         for feature, value in told.get("psi", {}).items():
             psi.labels(model, number, feature).set(value)
             drifting.labels(model, number, feature).set(feature in told["drifting"])
+
+
+async def _add_shadows(database: Database, registry: CollectorRegistry) -> None:
+    """Add how far each shadow that runs has come; nothing while the database is away."""
+
+    def read() -> list[tuple[str, int, int, int]]:
+        with database.read() as connection:
+            return [
+                (it.model, get(connection, it.model_version_id).number, *lag_of(connection, it))
+                for it in running(connection)
+            ]
+
+    labels = ("model", "number")
+    behind = Gauge(
+        "onrecord_shadow_behind_calls",
+        "Calls on record that a shadow has not come to.",
+        labels,
+        registry=registry,
+    )
+    skipped = Gauge(
+        "onrecord_shadow_skipped_calls",
+        "Calls that a shadow has skipped since it began, as it could not keep up.",
+        labels,
+        registry=registry,
+    )
+    try:
+        found = await database.run(read, seconds=_PATIENCE_SECONDS)
+    except OnrecordError:
+        return
+    for model, number, waiting, left_out in found:
+        behind.labels(model, number).set(waiting)
+        skipped.labels(model, number).set(left_out)
 
 
 async def _check_database(services: Services) -> tuple[str, bool]:

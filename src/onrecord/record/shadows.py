@@ -25,6 +25,7 @@ __all__ = [
     "ShadowAnswer",
     "delete_of",
     "is_running",
+    "lag_of",
     "progress_of",
     "put_on_record",
     "running",
@@ -92,6 +93,13 @@ def progress_of(connection: Connection, shadow: Shadow) -> Progress:
     query = select(table.done_up_to, table.skipped).where(table.change_seq == shadow.change_seq)
     row = connection.execute(query).one_or_none()
     return Progress(shadow.change_seq, 0) if row is None else Progress(*row)
+
+
+def lag_of(connection: Connection, shadow: Shadow) -> tuple[int, int]:
+    """Return at most how many calls on record a shadow has not come to, and how many it skipped."""
+    progress = progress_of(connection, shadow)
+    newest = connection.execute(select(func.max(requests.c.seq))).scalar_one() or 0
+    return max(0, newest - progress.done_up_to), progress.skipped
 
 
 def put_on_record(
