@@ -34,7 +34,15 @@ from torture.proxy import Proxy
 DATABASES = ["sqlite", "postgresql"]
 # What the application that runs has loaded.
 KEPT = (deployments, model_files, model_versions)
-SLOWEST = {"test_torture.py", "test_bulk.py", "test_sealing.py", "test_fuzz.py", "test_compile.py"}
+SLOWEST = {
+    "test_compile.py",
+    "test_fuzz.py",
+    "test_processes.py",
+    "test_sealing.py",
+    "test_story.py",
+    "test_torture.py",
+    "test_versions.py",
+}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

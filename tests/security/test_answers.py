@@ -26,6 +26,7 @@ ROUTERS = (
     "health",
     "model_versions",
     "models",
+    "open_inference",
     "outcomes",
     "predictions",
     "proofs",
@@ -125,6 +126,11 @@ def test_every_address_that_is_served_is_documented(client: TestClient) -> None:
         "/predict",
         "/models/risk/predict",
         "/models/risk/versions/{version}/predict",
+        "/invocations",
+        "/models/risk/invocations",
+        "/models/risk/versions/{version}/invocations",
+        "/v2/models/risk/infer",
+        "/v2/models/risk/versions/{version}/infer",
     }
     for path in (
         "/openapi.yaml",
