@@ -156,12 +156,12 @@ class System:
             time.sleep(0.2)
         raise Failed(f"{self.name} gave no prediction: {reason}\n{self.last_lines()}")
 
-    def measure(self, connections: int, seconds: int, threads: int = 1) -> None:
+    def measure(self, connections: int, seconds: int) -> None:
         script = self.home / "wrk.lua"
         lines = ['wrk.method = "POST"', f"wrk.body = '{self.body}'"]
         lines += [f'wrk.headers["{k}"] = "{v}"' for k, v in self.headers.items()]
         script.write_text("\n".join(lines))
-        command = ["wrk", f"-t{threads}", f"-c{connections}", f"-d{seconds}s", "--latency"]
+        command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency"]
         command += ["--timeout", "10s", "-s", str(script), self.url + self.path]
         out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
         rate = float(re.search(r"Requests/sec:\s+([\d.]+)", out)[1])
