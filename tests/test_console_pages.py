@@ -13,7 +13,9 @@ import pytest
 from playwright.sync_api import Browser, Locator, expect
 
 from browser import PHONE, WIDE, Visit, chromium
+from conftest import empty_postgresql
 from live import GOOD_ROW, PASSWORD, Server, linear_model_dir, live_server
+from postgres import Cluster
 
 PAGES = (
     "record",
@@ -52,11 +54,16 @@ class Scene:
 
 
 @pytest.fixture(scope="module")
-def server(model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server with an admin, Ada, and a candidate; commands cannot run once the browser does."""
+def server(
+    model_dir: Path, postgres_cluster: Cluster, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
+    """A server on PostgreSQL with an admin, Ada, and a candidate; other tests have SQLite."""
     home = tmp_path_factory.mktemp("console")
     second = linear_model_dir(home / "second", seed=8)
-    with live_server(model_dir, home / "data") as running:
+    with (
+        empty_postgresql(postgres_cluster) as url,
+        live_server(model_dir, home / "data", database_url=url) as running,
+    ):
         running.register("ada")
         for words in (
             ("users", "set-role", "ada", "admin"),
