@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
-from typing import Any, Generic, Self, TypeVar, overload
+from typing import Any, ClassVar, Generic, Self, TypeVar, overload
 
 __all__ = [
     "Explanation",
@@ -26,13 +26,16 @@ Frame = TypeVar("Frame")
 class _Read:
     """What is read from a JSON object of the server, whose further members are passed by.
 
-    A newer server may tell more than this client knows of.
+    A newer server may tell more than this client knows of. `_times` are those that are times.
     """
+
+    _times: ClassVar[tuple[str, ...]] = ()
 
     @classmethod
     def read(cls, told: Mapping[str, Any]) -> Self:
         """Return what a JSON object says."""
-        return cls(**{it.name: told[it.name] for it in fields(cls)})  # type: ignore[arg-type]
+        values = {it.name: told[it.name] for it in fields(cls)}  # type: ignore[arg-type]
+        return cls(**values | {name: _time(told[name]) for name in cls._times})
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +147,7 @@ class Model(_Read):
 
 
 @dataclass(frozen=True, slots=True)
-class RecordedCall:
+class RecordedCall(_Read):
     """One call on record, as `GET /predictions/{id}` has it; docs/api.md tells of each field.
 
     `input` and `output` are JSON where the bytes are, else text, or an object with `content_type`
@@ -173,14 +176,13 @@ class RecordedCall:
     erased_at: datetime | None
     erasure_id: str | None
 
+    _times: ClassVar = ("received_at", "responded_at", "erased_at")
+
     @classmethod
     def read(cls, told: Mapping[str, Any]) -> Self:
         """Return what a JSON object says."""
-        values = {it.name: told[it.name] for it in fields(cls)}
-        values["model"] = ModelVersion.read(told["model"])
-        for name in ("received_at", "responded_at", "erased_at"):
-            values[name] = _time(told[name])
-        return cls(**values)
+        # With slots the class is made anew, and a bare super() means the one before it.
+        return super(RecordedCall, cls).read({**told, "model": ModelVersion.read(told["model"])})
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +200,7 @@ class InclusionProof(_Read):
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(_Read):
     """What was said to have happened to a prediction, and when, where that is known."""
 
     id: str
@@ -207,13 +209,7 @@ class Outcome:
     observed_at: datetime | None
     recorded_at: datetime
 
-    @classmethod
-    def read(cls, told: Mapping[str, Any]) -> Self:
-        """Return what a JSON object says."""
-        values = {it.name: told[it.name] for it in fields(cls)}
-        for name in ("observed_at", "recorded_at"):
-            values[name] = _time(told[name])
-        return cls(**values)
+    _times: ClassVar = ("observed_at", "recorded_at")
 
 
 @dataclass(frozen=True, slots=True)

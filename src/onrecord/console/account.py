@@ -9,7 +9,15 @@ from fastapi.responses import RedirectResponse
 
 from onrecord.accounts.caller import SCOPES, Caller
 from onrecord.accounts.passwords import MIN_PASSWORD
-from onrecord.console.pages import PREFIX, PageRoute, faults_of, fields_of, page
+from onrecord.console.pages import (
+    PREFIX,
+    PageRoute,
+    code_of,
+    faults_of,
+    fields_of,
+    page,
+    whole_number,
+)
 from onrecord.console.session import ChangeDep, PersonDep, begin, check_origin, end, session_of
 from onrecord.errors import (
     CallError,
@@ -20,7 +28,6 @@ from onrecord.errors import (
     TooManyRequests,
     Unauthenticated,
 )
-from onrecord.http.problems import STATUS
 from onrecord.http.services import Services, ServicesDep, address_of
 
 __all__ = ["router"]
@@ -160,7 +167,7 @@ def _form(
     return page(
         request,
         template,
-        code=200 if error is None else STATUS[type(error)],
+        code=code_of(error),
         sent=sent,
         error=error,
         faults=faults_of(error),
@@ -182,7 +189,7 @@ async def _account(  # noqa: PLR0913 - what the page shows beyond who is signed 
     return page(
         request,
         "account.html",
-        code=200 if error is None else STATUS[type(error)],
+        code=code_of(error),
         title="Account",
         form=form,
         error=error,
@@ -200,10 +207,9 @@ async def _account(  # noqa: PLR0913 - what the page shows beyond who is signed 
 
 def _quota(text: str) -> int | None:
     """Return a number of calls a day, None where there is no limit; raises InvalidInput."""
-    if not text:
-        return None
-    if text.isascii() and text.isdigit() and len(text) <= _QUOTA_DIGITS:
-        return int(text)
+    quota = whole_number(text, _QUOTA_DIGITS)
+    if quota is not None or not text:
+        return quota
     fault = Fault("/quota", "wrong_type", "Write a whole number, or nothing.")
     raise InvalidInput("The quota does not fit.", faults=(fault,))
 

@@ -12,13 +12,12 @@ from fastapi.responses import RedirectResponse
 
 import onrecord
 from onrecord.accounts.caller import Caller
-from onrecord.console.pages import PREFIX, PageRoute, fields_of, page
+from onrecord.console.pages import PREFIX, PageRoute, code_of, fields_of, page, whole_number
 from onrecord.console.session import ChangeDep, PersonDep
 from onrecord.errors import InvalidInput, NotFound
 from onrecord.http import api_keys, health
 from onrecord.http.api_keys import ApiKeyPage
 from onrecord.http.model_versions import shown_change
-from onrecord.http.problems import STATUS
 from onrecord.http.services import Services, ServicesDep
 from onrecord.record import model_changes, users
 from onrecord.record.deployments import all_deployments
@@ -116,7 +115,7 @@ async def _keys(
     return page(
         request,
         "admin_keys.html",
-        code=200 if fault is None else STATUS[type(fault)],
+        code=code_of(fault),
         title="API keys",
         path=f"{_PATH}/keys",
         user=name,
@@ -176,8 +175,7 @@ def _read_models(
 
 
 def _seq(text: str) -> int | None:
-    if not text:
-        return None
-    if text.isascii() and text.isdigit() and len(text) <= _SEQ_DIGITS:
-        return int(text)
+    seq = whole_number(text, _SEQ_DIGITS)
+    if seq is not None or not text:
+        return seq
     raise InvalidInput("Follow a link of the page to get here.")

@@ -10,11 +10,10 @@ from fastapi import APIRouter, Request, Response
 
 from onrecord.accounts.caller import Caller, Role
 from onrecord.accounts.passwords import MIN_PASSWORD
-from onrecord.console.pages import PREFIX, PageRoute, faults_of, fields_of, page
+from onrecord.console.pages import PREFIX, PageRoute, code_of, faults_of, fields_of, page
 from onrecord.console.session import ChangeDep, PersonDep
 from onrecord.errors import CallError, Conflict, Fault, InvalidInput
 from onrecord.http import users
-from onrecord.http.problems import STATUS
 from onrecord.http.services import Services, ServicesDep
 from onrecord.http.users import UserOut
 
@@ -149,7 +148,7 @@ async def _list(  # noqa: PLR0913 - what the page shows beyond the users
     return page(
         request,
         "users.html",
-        code=200 if error is None else STATUS[type(error)],
+        code=code_of(error),
         title="Users",
         path=_PATH,
         search=search,
@@ -180,7 +179,7 @@ async def _user(  # noqa: PLR0913 - what the page shows beyond the user
     return page(
         request,
         "user.html",
-        code=200 if error is None else STATUS[type(error)],
+        code=code_of(error),
         title=user.username,
         path=_PATH,
         user=user,

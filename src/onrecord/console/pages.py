@@ -19,7 +19,16 @@ from onrecord.errors import CallError, Unauthenticated
 from onrecord.http.own_files import own_file
 from onrecord.http.problems import STATUS, problem_headers
 
-__all__ = ["PREFIX", "PageRoute", "faults_of", "fields_of", "page", "router"]
+__all__ = [
+    "PREFIX",
+    "PageRoute",
+    "code_of",
+    "faults_of",
+    "fields_of",
+    "page",
+    "router",
+    "whole_number",
+]
 
 PREFIX = "/console"
 """The path under which every page is."""
@@ -76,6 +85,17 @@ async def fields_of(request: Request) -> dict[str, str]:
 def faults_of(error: CallError | None) -> dict[str, str]:
     """Return what is wrong with each field of a form."""
     return {fault.pointer.lstrip("/"): fault.detail for fault in (error.faults if error else ())}
+
+
+def code_of(error: CallError | None) -> int:
+    """Return the status of a page that shows an error, where there is one."""
+    return 200 if error is None else STATUS[type(error)]
+
+
+def whole_number(text: str, most_digits: int) -> int | None:
+    """Return the number that a field holds in plain digits; None where it holds none."""
+    plain = text.isascii() and text.isdigit() and len(text) <= most_digits
+    return int(text) if plain else None
 
 
 class PageRoute(APIRoute):

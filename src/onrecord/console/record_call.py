@@ -13,7 +13,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse, RedirectResponse
 
 from onrecord.accounts.caller import Caller
-from onrecord.console.pages import PREFIX, PageRoute, page
+from onrecord.console.pages import PREFIX, PageRoute, code_of, page
 from onrecord.console.record import csv_response
 from onrecord.console.session import ChangeDep, PersonDep
 from onrecord.console.snippets import curl_command, predict_url
@@ -21,7 +21,6 @@ from onrecord.errors import CallError, Conflict, Fault, InvalidInput, NotFound
 from onrecord.http import erasures, outcomes, proofs, replays
 from onrecord.http.outcomes import OutcomeOrder, check_teller
 from onrecord.http.predictions import as_recorded, find_call
-from onrecord.http.problems import STATUS
 from onrecord.http.proofs import InclusionProof
 from onrecord.http.services import Services, ServicesDep
 from onrecord.insight.recorded_calls import RecordedAnswer, decoded_answers
@@ -145,7 +144,7 @@ async def _call_page(
     return page(
         request,
         "call.html",
-        code=200 if refused is None else STATUS[type(refused.error)],
+        code=code_of(None if refused is None else refused.error),
         title=f"Call {entry.id}",
         call=recorded,
         row=row_of(prediction),

@@ -7,10 +7,9 @@ import contextlib
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import RedirectResponse
 
-from onrecord.console.pages import PREFIX, PageRoute, fields_of, page
+from onrecord.console.pages import PREFIX, PageRoute, code_of, fields_of, page
 from onrecord.console.session import ChangeDep, begin, check_origin, end, person_of, token_of
 from onrecord.errors import CallError, TooManyRequests, Unauthenticated
-from onrecord.http.problems import STATUS
 from onrecord.http.services import Services, ServicesDep, address_of
 
 __all__ = ["root", "router"]
@@ -78,7 +77,7 @@ async def _form(
     return page(
         request,
         "sign_in.html",
-        code=200 if error is None else STATUS[type(error)],
+        code=code_of(error),
         following=following,
         username=username,
         fault=None if error is None else error.detail,

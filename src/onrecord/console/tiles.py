@@ -13,6 +13,7 @@ from onrecord.console.pages import PREFIX, PageRoute, page
 from onrecord.console.session import PersonDep
 from onrecord.errors import Conflict, NotFound
 from onrecord.http import compare, drift, model_versions, quality
+from onrecord.http.model_versions import ModelVersion
 from onrecord.http.services import Services, ServicesDep
 from onrecord.insight.quality import LEAST_ROWS
 
@@ -43,7 +44,7 @@ async def show_tiles(
         by_alias=by_alias,
         least=LEAST_ROWS,
         drift=await _drift(name, since, person, services),
-        quality=await _quality(name, since, person, services),
+        quality=await _quality(name, since, by_alias.get("live"), person, services),
         candidate=await _candidate(name, since, person, services),
     )
 
@@ -65,11 +66,12 @@ async def _drift(
 
 
 async def _quality(
-    name: str, since: datetime, person: Caller, services: Services
+    name: str, since: datetime, live: ModelVersion | None, person: Caller, services: Services
 ) -> dict[str, Any] | None:
     """Return the first figure of the live version's quality; None without any outcome."""
+    if live is None:
+        return None
     found = await quality.show_quality(name, person, services, since, None, "version", None)
-    live = await model_versions.show_version(name, "live", person, services)
     for group in found.groups:
         if group["group"] == f"{live.number} ({live.version})":
             target, figures = next(iter(group.get("targets", {"": group}).items()))

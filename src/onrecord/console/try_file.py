@@ -15,12 +15,11 @@ from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
 from onrecord.console.ask import ask
-from onrecord.console.pages import PREFIX, PageRoute, page
+from onrecord.console.pages import PREFIX, PageRoute, code_of, page, whole_number
 from onrecord.console.session import PersonDep, check_form, check_origin
 from onrecord.console.try_it import version_of
 from onrecord.errors import CallError, Fault, InvalidInput, MalformedRequest, UnsupportedMediaType
 from onrecord.http.negotiate import given_kind
-from onrecord.http.problems import STATUS
 from onrecord.http.services import Services, ServicesDep
 from onrecord.serving.forms import CONTENT_TYPES
 from onrecord.serving.prediction import Predictor
@@ -99,7 +98,8 @@ async def _scored(
     """Return the file with its answers, or the page that says why there are none."""
     names = predictor.model.schema.names
     columns = {it: sent.fields.get(_COLUMN + it, "").strip() or it for it in names}
-    tried = _Tried(predictor, columns, first=_first(sent.fields))
+    first = whole_number(sent.fields.get("first", ""), _ROW_DIGITS) or 0
+    tried = _Tried(predictor, columns, first=first)
     try:
         if not sent.content:
             fault = Fault("/file", "missing", "Choose a CSV or Parquet file that is not empty.")
@@ -147,12 +147,6 @@ async def _form(request: Request, body: bytes) -> _Sent:
     return _Sent(fields, name.strip("-.")[:100] or "file", content)
 
 
-def _first(fields: Mapping[str, str]) -> int:
-    text = fields.get("first", "")
-    plain = text.isascii() and text.isdigit() and len(text) <= _ROW_DIGITS
-    return int(text) if plain else 0
-
-
 def _page(request: Request, services: Services, tried: _Tried) -> Response:
     predictor, error = tried.predictor, tried.error
     model = predictor.model
@@ -161,7 +155,7 @@ def _page(request: Request, services: Services, tried: _Tried) -> Response:
     return page(
         request,
         "try_file.html",
-        code=200 if error is None else STATUS[type(error)],
+        code=code_of(error),
         title=f"Score a file by {model.name}",
         path=f"{_PATH}/{quote(model.name, safe='')}",
         models=sorted(services.served.models),

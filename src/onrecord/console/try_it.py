@@ -15,12 +15,11 @@ from fastapi.responses import RedirectResponse
 from onrecord.console.ask import ask as ask_model
 from onrecord.console.form_rows import PREFIX as FIELD
 from onrecord.console.form_rows import form_of, row_of
-from onrecord.console.pages import PREFIX, PageRoute, fields_of, page
+from onrecord.console.pages import PREFIX, PageRoute, code_of, fields_of, page
 from onrecord.console.session import ChangeDep, PersonDep
 from onrecord.console.snippets import predict_url, snippets
 from onrecord.console.what_if import Curve, curve_of, values_of
 from onrecord.errors import CallError, NotFound
-from onrecord.http.problems import STATUS
 from onrecord.http.services import Services, ServicesDep
 from onrecord.serving.faults import pointer_to
 from onrecord.serving.input_schema import InputSchema
@@ -140,7 +139,7 @@ def _page(request: Request, services: Services, asked: _Asked) -> Response:
     return page(
         request,
         "try.html",
-        code=200 if error is None else STATUS[type(error)],
+        code=code_of(error),
         title=f"Try {model.name}",
         path=path,
         field=FIELD,
